@@ -1,0 +1,50 @@
+# Verbs of the project. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check docs bench
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## a virtual environment with Nestor in it, editable; does nothing the second time
+
+demo: install ## a first look: solves small nested problems and says what it found
+	$(BIN)/nestor demo
+
+test: install ## every test, two at a time (PYTEST_ARGS="-k floors" picks some)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: install ## format, lint, floors, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pyright
+
+docs: $(VENV)/.installed-docs ## the documentation into docs/_build; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+bench: $(VENV)/.installed-peers ## every claim against its peer, one line of JSON each
+	@set -e; for claim in benchmarks/[!_]*.py; do $(BIN)/python "$$claim"; done
+
+# Stamps: an environment is made again only when what it is made of has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { \
+	  echo "Nestor needs Python 3.11 or newer, and there is no '$(PYTHON)' here: make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Nestor needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[test,demo,plots,optax]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed
+	$(INSTALL) -e '.[peers]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""Ways to differentiate a solve: each takes a loop, the condition that holds at its answer, and the inputs."""
+
+from nestor.adjoints._check import DerivativeReport, check_derivatives
+from nestor.adjoints._contract import Adjoint, Answer, Condition, envelope
+from nestor.adjoints._finite_difference import FiniteDifference
+from nestor.adjoints._forward import Forward
+from nestor.adjoints._implicit import Implicit
+from nestor.adjoints._unrolled import Checkpoint, OneStep, Truncate, Unroll
+
+__all__ = [
+    "Adjoint",
+    "Answer",
+    "Checkpoint",
+    "Condition",
+    "DerivativeReport",
+    "FiniteDifference",
+    "Forward",
+    "Implicit",
+    "OneStep",
+    "Truncate",
+    "Unroll",
+    "check_derivatives",
+    "envelope",
+]

@@ -1,0 +1,65 @@
+"""Forward mode through the running loop, with a clear refusal of reverse mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from nestor import trees
+from nestor.adjoints._contract import Answer, Condition
+from nestor.adjoints._unrolled import through_the_steps
+from nestor.errors import CannotDifferentiate
+from nestor.loops import Loop, to_the_end
+
+Tree = Any
+
+
+@trees.record
+class Forward:
+    """Differentiate every step, forwards, while the solve runs: memory of one state per direction.
+
+    The exact derivative of the computation for a few inputs (`jvp`, `jacfwd`, any order of them), without a
+    bound on the number of steps that must be stored. Reverse mode is refused with `CannotDifferentiate`.
+
+    >>> import jax, nestor
+    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Forward())
+    >>> bool(abs(jax.jacfwd(y)(1.0) - 1.0) < 1e-3)
+    True
+    """
+
+    def attach(
+        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
+    ) -> Callable[[Tree], Answer]:
+        """See `Adjoint.attach`."""
+
+        def solve(inputs: Tree) -> Answer:
+            answer = through_the_steps(loop, read, inputs, to_the_end(loop, inputs))
+            return answer._replace(x=jax.tree.map(_forward_only, answer.x), value=_forward_only(answer.value))
+
+        return solve
+
+
+def _forward_only(leaf: jax.Array) -> jax.Array:
+    return _forward_only_p.bind(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+
+def _refuse(cotangent: Any, leaf: Any) -> Any:
+    raise CannotDifferentiate(
+        "Forward() only has forward-mode derivatives, and reverse mode (grad, vjp, jacrev) was asked for.\n"
+        "Do this: use jax.jvp or jax.jacfwd, or adjoint=nestor.Implicit() (at a solution) or "
+        "nestor.Checkpoint() (through the steps)."
+    )
+
+
+# The identity, linear, with a transpose that refuses: reverse mode meets it before the loop itself.
+_forward_only_p = Primitive("nestor_forward_only")
+_forward_only_p.def_impl(lambda leaf: leaf)
+_forward_only_p.def_abstract_eval(lambda aval: aval)
+ad.deflinear2(_forward_only_p, _refuse)
+batching.defvectorized(_forward_only_p)
+mlir.register_lowering(_forward_only_p, lambda ctx, leaf: [leaf])

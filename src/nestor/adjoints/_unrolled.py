@@ -1,0 +1,144 @@
+"""Derivatives of the steps themselves: all of them, all with less memory, the last few, or one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.adjoints._contract import Answer, Condition
+from nestor.loops import Loop, every_turn, last_turns, rematerialised
+
+Tree = Any
+
+
+@trees.record
+class Unroll:
+    """Differentiate every step: the exact derivative of the computation, start and step sizes included.
+
+    A converged answer is differentiated through one move more, which is smaller than the tolerance: its
+    derivative is then no less accurate than the answer.
+
+    Forward and reverse mode, any order. Memory of a reverse pass: `max_steps` states of the solver, so set
+    `max_steps` no higher than needed; time: about three forward runs of `max_steps` steps under `vmap`,
+    of the steps really taken otherwise. Source: Maclaurin, Duvenaud, Adams 2015, section 2, plainly stored.
+
+    >>> import jax, nestor
+    >>> def y(x):  # three steps of gradient descent from x: y = x (1 - 0.2)^3
+    ...     return nestor.argmin(lambda z: z**2, x, solver=nestor.GradientDescent(nestor.FixedStep(0.1)),
+    ...                          adjoint=nestor.Unroll(), max_steps=3, on_failure="keep")
+    >>> round(float(jax.grad(y)(1.0)), 5)
+    0.512
+    """
+
+    def attach(
+        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
+    ) -> Callable[[Tree], Answer]:
+        """See `Adjoint.attach`."""
+        return lambda inputs: through_the_steps(loop, read, inputs, every_turn(loop, inputs))
+
+
+@trees.record
+class Checkpoint:
+    """Differentiate every step like `Unroll`, recomputing most of them: less memory, more time.
+
+    Args:
+        levels: L; a reverse pass keeps about L * max_steps^(1/L) states and takes about L + 1 forward runs.
+            1 keeps one state a step (and nothing inside it); 2 is the classical square root.
+
+    Forward and reverse mode, any order. Source: Griewank 1992; Chen et al. 2016 for two levels.
+
+    >>> import jax, nestor
+    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Checkpoint())
+    >>> bool(abs(jax.grad(y)(1.0) - 1.0) < 1e-3)
+    True
+    """
+
+    levels: int = 2
+
+    def attach(
+        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
+    ) -> Callable[[Tree], Answer]:
+        """See `Adjoint.attach`."""
+        return lambda inputs: through_the_steps(loop, read, inputs, rematerialised(loop, inputs, self.levels))
+
+
+@trees.record
+class Truncate:
+    """Differentiate only the last `last` steps; whatever came before is a constant.
+
+    Args:
+        last: number of turns k that are differentiated (a turn is one evaluation of the objective).
+
+    Biased, by a factor that shrinks with the convergence rate to the power k. Memory: k states.
+    Forward and reverse mode. Source: Shaban et al. 2019.
+
+    >>> import jax, nestor
+    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Truncate(last=10))
+    >>> bool(abs(jax.grad(y)(1.0) - 1.0) < 1e-3)
+    True
+    """
+
+    last: int
+
+    def attach(
+        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
+    ) -> Callable[[Tree], Answer]:
+        """See `Adjoint.attach`."""
+        return _last_moves(loop, read, self.last)
+
+
+@trees.record
+class OneStep:
+    """Differentiate one step of the solver, taken at the answer: `Truncate(last=1)`.
+
+    Nearly exact for methods that converge fast (Newton, quasi-Newton near the answer), biased by the
+    convergence rate for others. No linear solve, no second derivative of the objective for first-order
+    methods. Source: Bolte, Pauwels, Vaiter 2023, definition 1.
+
+    >>> import jax, nestor
+    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, solver=nestor.Newton(),
+    ...                             adjoint=nestor.OneStep())
+    >>> bool(abs(jax.grad(y)(1.0) - 1.0) < 1e-3)
+    True
+    """
+
+    def attach(
+        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
+    ) -> Callable[[Tree], Answer]:
+        """See `Adjoint.attach`."""
+        return _last_moves(loop, read, 1)
+
+
+def _last_moves(loop: Loop, read: Callable[[Tree, Tree], Answer], last: int) -> Callable[[Tree], Answer]:
+    """The last turn ends where the answer is evaluated; the move it proposes carries the derivative."""
+
+    def solve(inputs: Tree) -> Answer:
+        carry = last_turns(loop, inputs, last)
+        answer = read(inputs, carry)
+        ahead, _ = loop.ahead(carry)
+        x = _borrow_derivative(answer.x, ahead, jnp.ones((), bool))
+        return answer._replace(x=x, record=trees.stop_gradient(answer.record))
+
+    return solve
+
+
+def through_the_steps(loop: Loop, read: Callable[[Tree, Tree], Answer], inputs: Tree, carry: Tree) -> Answer:
+    """The answer of a loop whose turns were differentiated.
+
+    A converged answer takes its derivative from the move that would have come next, a move below the
+    tolerance. A solver can meet the answer early and by luck (a first step of length one that lands on it),
+    with steps that know nothing yet of the curvature: the numbers are then right and their derivative is not.
+    """
+    answer = read(inputs, carry)
+    ahead, settled = loop.ahead(carry)
+    x = _borrow_derivative(answer.x, ahead, settled)
+    return answer._replace(x=x, record=trees.stop_gradient(answer.record))
+
+
+def _borrow_derivative(x: Tree, lender: Tree, when: jax.Array) -> Tree:
+    fine = when & trees.all_finite(trees.stop_gradient(lender))
+    return trees.graft(x, trees.select(fine, lender, x))

@@ -1,0 +1,80 @@
+"""Dense factorisations, chosen by the operator's facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+
+from nestor import trees
+from nestor.linear._iterative import CG, GMRES
+from nestor.linear._operators import Operator
+
+Tree = Any
+
+_DENSE_UP_TO = 256
+
+
+@trees.record
+class Cholesky:
+    """Dense Cholesky factorisation, for symmetric positive definite operators; NaN if A is not that.
+
+    Cost: n products to build A, n^3 / 3 operations, n^2 numbers of memory.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> nestor.argmin(lambda x: (x - 1.0) ** 2, 0.0, adjoint=nestor.Implicit(nestor.Cholesky())).shape
+    ()
+    """
+
+    def run(self, operator: Operator, b: Tree) -> Tree:
+        """The solution of A x = b."""
+        vector, back = trees.ravel(b)
+        matrix = operator.dense()
+        if vector.size == 1:
+            pivot = matrix[0]
+            return back(jnp.where(pivot > 0, vector / pivot, jnp.nan * vector))
+        factor = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+        return back(jsl.cho_solve((factor, True), vector))
+
+
+@trees.record
+class LU:
+    """Dense LU factorisation with partial pivoting, for any invertible operator; NaN if A is singular.
+
+    Cost: n products to build A, 2 n^3 / 3 operations, n^2 numbers of memory.
+
+    >>> import nestor
+    >>> root = nestor.find_root(lambda z: z**3 - 8.0, 1.0, adjoint=nestor.Implicit(nestor.LU()))
+    >>> round(float(root.x), 4)
+    2.0
+    """
+
+    def run(self, operator: Operator, b: Tree) -> Tree:
+        """The solution of A x = b."""
+        vector, back = trees.ravel(b)
+        matrix = operator.dense()
+        if vector.size == 1:
+            x = vector / matrix[0]
+        else:
+            x = jsl.lu_solve(jsl.lu_factor(matrix), vector)
+        return back(jnp.where(jnp.all(jnp.isfinite(x)), x, jnp.nan * x))
+
+
+@trees.record
+class Auto:
+    """The default: dense for at most 256 unknowns (Cholesky or LU by the facts), else CG or GMRES.
+
+    >>> import nestor
+    >>> nestor.Implicit().linear_solver
+    Auto()
+    """
+
+    def run(self, operator: Operator, b: Tree) -> Tree:
+        """The solution of A x = b."""
+        if operator.size <= _DENSE_UP_TO:
+            method = Cholesky() if operator.positive else LU()
+        else:
+            method = CG() if operator.positive else GMRES()
+        return method.run(operator, b)

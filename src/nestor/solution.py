@@ -1,0 +1,181 @@
+"""What a solve returns: the point, its value, the status, the counts, and, on request, the history."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import IntEnum
+from typing import Any
+
+import jax
+import jax.core
+
+__all__ = ["History", "Solution", "Stats", "Status"]
+
+
+class Status(IntEnum):
+    """Why a solve stopped. Every member carries its message; only `CONVERGED` is a success.
+
+    Inside a trace a status is an int32 array of codes; `Status(int(code))` gives the member back.
+
+    >>> import nestor
+    >>> print(nestor.Status.OUT_OF_STEPS.message)
+    No convergence in max_steps. Raise max_steps, loosen tol, or try another solver.
+    >>> nestor.Status.CONVERGED.success, nestor.Status.NOT_FINITE.success
+    (True, False)
+    """
+
+    message: str
+
+    def __new__(cls, code: int, message: str) -> Status:
+        """Attach the message to the code."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.message = message
+        return member
+
+    CONVERGED = 0, "The condition of a solution holds to tol."
+    RUNNING = 1, "The solve has not ended."
+    OUT_OF_STEPS = 2, ("No convergence in max_steps. Raise max_steps, loosen tol, or try another solver.")
+    LINE_SEARCH_FAILED = (
+        3,
+        (
+            "No step along the search direction lowers the objective, and the gradient is not small. "
+            "Check the gradient with nestor.check_derivatives; use float64; loosen tol; rescale."
+        ),
+    )
+    NOT_FINITE = (
+        4,
+        (
+            "The objective or a derivative is NaN or infinite where the solver had to go. "
+            "Start elsewhere, bound the step, or guard logs, roots and divisions."
+        ),
+    )
+    NOT_DESCENT = (
+        5,
+        (
+            "The search direction does not point downhill. "
+            "Check the gradient with nestor.check_derivatives, or use a solver with restarts."
+        ),
+    )
+    SINGULAR = (
+        6,
+        (
+            "The linear system of a step is singular. "
+            "Start elsewhere, regularise, or use a damped solver (LevenbergMarquardt, Newton)."
+        ),
+    )
+    UNBOUNDED = (
+        7,
+        (
+            "The objective falls without bound: there is no minimum. "
+            "Check its sign, or add a regulariser or bounds."
+        ),
+    )
+    STALLED = (
+        8,
+        (
+            "No further progress is possible at this precision, and the condition does not hold to tol. "
+            "Use float64, rescale the problem, or loosen tol."
+        ),
+    )
+    SADDLE = (
+        9,
+        (
+            "The gradient vanishes, but the curvature is negative: a saddle or a maximum. "
+            "Start elsewhere (break the symmetry of x0)."
+        ),
+    )
+    STOPPED = 10, "The callback asked to stop."
+
+    @property
+    def success(self) -> bool:
+        """True for `CONVERGED` alone."""
+        return self is Status.CONVERGED
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """Counts and measures of a solve; every field is a scalar array (one per lane under `vmap`).
+
+    Attributes:
+        steps: moves made; a move is one turn of the compiled loop, so a line search makes several.
+        evaluations: evaluations of the objective (with whatever derivatives the solver wants).
+        accepted: moves that were kept as a new iterate (SciPy's ``nit``).
+        optimality: largest absolute entry of the residual that vanishes at a solution: the gradient
+            for a minimization, F for a root, x - T(x) for a fixed point, J'r for least squares.
+        tol: the tolerance that `optimality` was held against.
+
+    >>> import nestor
+    >>> nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0).stats.evaluations < 10
+    Array(True, dtype=bool)
+    """
+
+    steps: Any
+    evaluations: Any
+    accepted: Any
+    optimality: Any
+    tol: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What was seen at every evaluation, in order; recorded when ``history=True``.
+
+    Outside a trace the arrays end where the solve ended. Inside a trace they have one entry for
+    every evaluation that `max_steps` allows, NaN (False for `accepted`) after the end.
+
+    Attributes:
+        value: objective (½|r|² for least squares, |F| for roots and fixed points).
+        optimality: largest absolute entry of the residual of the condition.
+        accepted: whether the point was kept.
+
+    >>> import nestor
+    >>> run = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, history=True)
+    >>> bool(run.history.value[0] == 4.0)
+    True
+    """
+
+    value: Any
+    optimality: Any
+    accepted: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """The outcome of a solve.
+
+    Attributes:
+        x: the answer, a tree like ``x0``; without convergence, the best point seen.
+        fun: the objective there: its value for a minimization, ½|r|² for least squares, the
+            Euclidean norm of F(x) or x - T(x) for a root or a fixed point.
+        code: the status as an int32 array (one per lane under `vmap`).
+        stats: counts and measures, see `Stats`.
+        history: see `History`; None unless asked for.
+
+    >>> import nestor
+    >>> solution = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0)
+    >>> solution.success, solution.status.name, round(float(solution.x), 6)
+    (True, 'CONVERGED', 2.0)
+    """
+
+    x: Any
+    fun: Any
+    code: Any
+    stats: Stats
+    history: History | None = None
+
+    @property
+    def status(self) -> Any:
+        """The `Status`; the array of codes inside a trace or for a batch."""
+        if isinstance(self.code, jax.core.Tracer) or getattr(self.code, "ndim", 0) > 0:
+            return self.code
+        return Status(int(self.code))
+
+    @property
+    def success(self) -> Any:
+        """Whether the solve converged: a bool, or an array of them inside a trace or for a batch."""
+        status = self.status
+        return status.success if isinstance(status, Status) else status == int(Status.CONVERGED)

@@ -1,0 +1,72 @@
+"""The front functions that solve, one driver, and one file a method."""
+
+from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._contract import (
+    FixedPointFinding,
+    Info,
+    LeastSquares,
+    Minimization,
+    Problem,
+    RootFinding,
+    Solver,
+    code,
+    info_at,
+    judge,
+    no_info,
+)
+from nestor.solvers._fixed_points import Anderson, Picard
+from nestor.solvers._front import (
+    argmin,
+    find_root,
+    fixed_point,
+    least_squares,
+    minimize,
+    minimum,
+)
+from nestor.solvers._gradient_descent import GradientDescent
+from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._nonlinear_cg import NonlinearCG
+from nestor.solvers._optax import Optax
+from nestor.solvers._reports import Report
+from nestor.solvers._roots import Broyden, NewtonRoot
+from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
+from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
+
+__all__ = [
+    "BFGS",
+    "LBFGS",
+    "Anderson",
+    "Backtracking",
+    "Broyden",
+    "Dogleg",
+    "FixedPointFinding",
+    "FixedStep",
+    "GaussNewton",
+    "GradientDescent",
+    "Info",
+    "LeastSquares",
+    "LevenbergMarquardt",
+    "Minimization",
+    "Newton",
+    "NewtonCG",
+    "NewtonRoot",
+    "NonlinearCG",
+    "Optax",
+    "Picard",
+    "Problem",
+    "Report",
+    "RootFinding",
+    "Search",
+    "Solver",
+    "StrongWolfe",
+    "argmin",
+    "code",
+    "find_root",
+    "fixed_point",
+    "info_at",
+    "judge",
+    "least_squares",
+    "minimize",
+    "minimum",
+    "no_info",
+]

@@ -1,0 +1,196 @@
+"""Quasi-Newton methods: BFGS with a dense inverse Hessian, and L-BFGS with the last few moves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.solvers import _descent
+from nestor.solvers._contract import Minimization, Problem
+from nestor.solvers._searches import Search, StrongWolfe
+
+Tree = Any
+
+
+def _curvature(step: Tree, change: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """s'y, y'y, and whether s'y is positive enough to be a curvature."""
+    sy, yy = trees.dot(step, change), trees.squared_norm(change)
+    eps = float(jnp.finfo(sy.dtype).eps)
+    floor = eps * jax.lax.stop_gradient(jnp.sqrt(trees.squared_norm(step) * yy))
+    return sy, yy, (sy > floor) & (yy > 0)
+
+
+class _DenseMemory(NamedTuple):
+    inverse: jax.Array  # (n, n), the inverse Hessian's model
+    moves: jax.Array
+
+
+class _Dense:
+    def empty(self, x: Tree) -> _DenseMemory:
+        vector, _ = trees.ravel(x)
+        return _DenseMemory(jnp.eye(vector.size, dtype=vector.dtype), jnp.zeros((), jnp.int32))
+
+    def remember(self, memory: _DenseMemory, move: _descent.Move, when: jax.Array) -> _DenseMemory:
+        s, _ = trees.ravel(move.step)
+        y, _ = trees.ravel(move.change)
+        sy, yy, curved = _curvature(s, y)
+        use = when & curved
+        sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
+        # Nocedal and Wright (6.20): scale the identity by the first move before using it.
+        start = jnp.where(memory.moves == 0, sy / yy, 1)
+        inverse = memory.inverse * start
+        # (6.17), with H y formed once.
+        hy = inverse @ y
+        s, y = jnp.where(use, s, 0), jnp.where(use, y, 0)
+        factor = (sy + jnp.vdot(y, hy)) / (sy * sy)
+        updated = inverse + factor * jnp.outer(s, s) - (jnp.outer(hy, s) + jnp.outer(s, hy)) / sy
+        return _DenseMemory(jnp.where(use, updated, memory.inverse), memory.moves + use.astype(jnp.int32))
+
+    def direction(self, memory: _DenseMemory, grad: Tree) -> Tree:
+        vector, back = trees.ravel(grad)
+        return back(-(memory.inverse @ vector))
+
+    def first_length(self, memory: _DenseMemory, guess: jax.Array) -> jax.Array:
+        return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
+
+
+_DENSE = _Dense()
+
+
+@trees.record
+class BFGS:
+    """BFGS with a dense inverse Hessian: the default for up to 100 variables.
+
+    Args:
+        search: step lengths, by default `StrongWolfe()`.
+
+    Superlinear convergence; restarts with steepest descent when a search fails. Cost a step: one gradient,
+    4 n^2 operations, n^2 numbers of memory. Source: Nocedal and Wright 2006, algorithm 6.1, (6.17), (6.20).
+
+    >>> import jax.numpy as jnp, nestor
+    >>> rosenbrock = lambda x: 100.0 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+    >>> nestor.minimize(rosenbrock, jnp.array([-1.2, 1.0]), solver=nestor.BFGS()).x.round(3).tolist()
+    [1.0, 1.0]
+    """
+
+    search: Search = dataclasses.field(default_factory=StrongWolfe)
+    solves: ClassVar[type[Problem]] = Minimization
+
+    def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
+        """See `Solver.init`."""
+        return _descent.init(_DENSE, x)
+
+    def step(
+        self, problem: Minimization, x: Tree, state: _descent.DescentState
+    ) -> tuple[Tree, _descent.DescentState]:
+        """See `Solver.step`."""
+        return _descent.step(_DENSE, self.search, problem, x, state)
+
+    def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
+        """See `Solver.status`."""
+        return _descent.status(problem, state)
+
+
+class _LimitedMemory(NamedTuple):
+    steps: Tree  # m last s, leading axis m, oldest first
+    changes: Tree  # m last y
+    inverse_curvatures: jax.Array  # (m,) 1 / s'y, zero where there is no pair
+    scale: jax.Array  # s'y / y'y of the last pair
+    moves: jax.Array
+
+
+class _Limited(NamedTuple):
+    length: int
+
+    def empty(self, x: Tree) -> _LimitedMemory:
+        dtype = trees.float_dtype(x)
+        return _LimitedMemory(
+            trees.vectors_like(x, self.length),
+            trees.vectors_like(x, self.length),
+            jnp.zeros((self.length,), dtype),
+            jnp.ones((), dtype),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def remember(self, memory: _LimitedMemory, move: _descent.Move, when: jax.Array) -> _LimitedMemory:
+        sy, yy, curved = _curvature(move.step, move.change)
+        use = when & curved
+        sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
+        place = memory.moves % self.length
+        put = lambda rows, new: rows.at[place].set(jnp.where(use, new, rows[place]))  # noqa: E731
+        return _LimitedMemory(
+            jax.tree.map(put, memory.steps, move.step),
+            jax.tree.map(put, memory.changes, move.change),
+            put(memory.inverse_curvatures, 1 / sy),
+            jnp.where(use, sy / yy, memory.scale),
+            memory.moves + use.astype(jnp.int32),
+        )
+
+    def direction(self, memory: _LimitedMemory, grad: Tree) -> Tree:
+        """The two-loop recursion, newest to oldest and back; empty places have weight zero."""
+        order = (memory.moves - 1 - jnp.arange(self.length, dtype=jnp.int32)) % self.length
+
+        def pair(i: jax.Array) -> tuple[Tree, Tree, jax.Array]:
+            row = lambda rows: rows[i]  # noqa: E731
+            return (
+                jax.tree.map(row, memory.steps),
+                jax.tree.map(row, memory.changes),
+                memory.inverse_curvatures[i],
+            )
+
+        def first(q: Tree, i: jax.Array) -> tuple[Tree, jax.Array]:
+            s, y, rho = pair(i)
+            a = rho * trees.dot(s, q)
+            return trees.add_scaled(q, -a, y), a
+
+        def second(r: Tree, pairs: tuple[jax.Array, jax.Array]) -> tuple[Tree, None]:
+            i, a = pairs
+            s, y, rho = pair(i)
+            return trees.add_scaled(r, a - rho * trees.dot(y, r), s), None
+
+        q, weights = jax.lax.scan(first, grad, order)
+        r, _ = jax.lax.scan(second, trees.scale(memory.scale, q), (order, weights), reverse=True)
+        return trees.negative(r)
+
+    def first_length(self, memory: _LimitedMemory, guess: jax.Array) -> jax.Array:
+        return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
+
+
+@trees.record
+class LBFGS:
+    """L-BFGS: quasi-Newton directions from the last few moves, for any number of variables.
+
+    Args:
+        memory: moves that are remembered; memory 2 * memory * n numbers.
+        search: step lengths, by default `StrongWolfe()`.
+
+    Restarts with steepest descent when a search fails. Cost a step: one gradient and 4 * memory * n
+    operations. Source: Nocedal and Wright 2006, algorithms 7.4 and 7.5; Liu and Nocedal 1989.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> bowl = lambda x: jnp.sum(jnp.cosh(x - 1.0))
+    >>> nestor.minimize(bowl, jnp.zeros(1000), solver=nestor.LBFGS()).success
+    True
+    """
+
+    memory: int = 10
+    search: Search = dataclasses.field(default_factory=StrongWolfe)
+    solves: ClassVar[type[Problem]] = Minimization
+
+    def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
+        """See `Solver.init`."""
+        return _descent.init(_Limited(self.memory), x)
+
+    def step(
+        self, problem: Minimization, x: Tree, state: _descent.DescentState
+    ) -> tuple[Tree, _descent.DescentState]:
+        """See `Solver.step`."""
+        return _descent.step(_Limited(self.memory), self.search, problem, x, state)
+
+    def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
+        """See `Solver.status`."""
+        return _descent.status(problem, state)

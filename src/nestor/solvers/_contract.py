@@ -1,0 +1,150 @@
+"""What a solver is given and what it must say: problems, the info of a turn, and the three verbs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.solution import Status
+
+Tree = Any
+
+
+class Info(NamedTuple):
+    """What a turn found at the point it evaluated; every solver state has one as its field ``info``.
+
+    Attributes:
+        value: the objective there (½|r|² for least squares, |F| for roots and fixed points).
+        optimality: the largest absolute entry of the residual that vanishes at a solution.
+        accepted: whether the point was kept as a new iterate (a line search rejects some).
+    """
+
+    value: jax.Array
+    optimality: jax.Array
+    accepted: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is to be solved. A final class for each kind says what `fun` means.
+
+    Attributes:
+        fun: the user's function of one tree.
+        tol: a point is a solution when the optimality there is at most this.
+    """
+
+    fun: Callable[[Tree], Any]
+    tol: float
+    kind: ClassVar[str] = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimization(Problem):
+    """Find x that minimizes fun(x), a scalar; the gradient vanishes there."""
+
+    kind: ClassVar[str] = "minimization"
+
+    def value_and_grad(self, x: Tree) -> tuple[jax.Array, Tree]:
+        """The objective and its gradient at x, the value in the dtype of x."""
+        value, grad = jax.value_and_grad(self.fun)(x)
+        return value.astype(trees.float_dtype(x)), grad
+
+    def value_grad_and_hvp(self, x: Tree) -> tuple[jax.Array, Tree, Callable[[Tree], Tree]]:
+        """The objective, its gradient, and the map v -> (Hessian at x) v, linearised once."""
+        (value, grad), push = jax.linearize(jax.value_and_grad(self.fun), x)
+        return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class RootFinding(Problem):
+    """Find z with fun(z) = 0, fun returning a tree like z."""
+
+    kind: ClassVar[str] = "root finding"
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedPointFinding(Problem):
+    """Find z with fun(z) = z, fun returning a tree like z."""
+
+    kind: ClassVar[str] = "fixed point"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeastSquares(Problem):
+    """Find w that minimizes ½|fun(w)|², fun returning a tree of residuals."""
+
+    kind: ClassVar[str] = "least squares"
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A method: three verbs and no loop.
+
+    In every turn the driver calls `step` with the point `x` to be evaluated; `step` evaluates the objective
+    there, once, and returns the point to be evaluated next. `status` then judges `x`, the point just
+    evaluated, from the new state. The state is any tree with a field ``info`` of type `Info` about `x`.
+    Class attribute `solves` names the problem class, so that a solver of the wrong kind is refused.
+    """
+
+    solves: ClassVar[type[Problem]]
+
+    def init(self, problem: Any, x: Tree) -> Any:
+        """The state before the first turn; evaluates nothing if it can be helped."""
+        ...
+
+    def step(self, problem: Any, x: Tree, state: Any) -> tuple[Tree, Any]:
+        """Evaluate at x; return the next point and the new state."""
+        ...
+
+    def status(self, problem: Any, x: Tree, state: Any) -> jax.Array:
+        """An int32 `Status` code for the point x that was just evaluated."""
+        ...
+
+
+def no_info(x: Tree) -> Info:
+    """The info of a point that has not been evaluated."""
+    infinite = jnp.full((), jnp.inf, trees.float_dtype(x))
+    return Info(infinite, infinite, jnp.zeros((), bool))
+
+
+def info_at(value: jax.Array, residual: Tree, accepted: Any = True) -> Info:
+    """The info of a point, from the objective and the residual of the condition there."""
+    dtype = trees.float_dtype(residual)
+    return Info(
+        value.astype(dtype),
+        jax.lax.stop_gradient(trees.max_norm(trees.stop_gradient(residual))),
+        jnp.asarray(accepted, bool),
+    )
+
+
+def code(status: Status) -> jax.Array:
+    """The int32 code of a status."""
+    return jnp.int32(int(status))
+
+
+def judge(problem: Problem, info: Info) -> jax.Array:
+    """The status that a point deserves by its info alone: converged, not finite, unbounded, or running."""
+    eps = float(jnp.finfo(info.value.dtype).eps)
+    finite = jnp.isfinite(info.value) & jnp.isfinite(info.optimality)
+    bottomless = (info.value < -(eps**-1.5)) & (problem.kind == Minimization.kind)
+    return jnp.where(
+        bottomless,
+        code(Status.UNBOUNDED),
+        jnp.where(
+            ~finite,
+            code(Status.NOT_FINITE),
+            jnp.where(info.optimality <= problem.tol, code(Status.CONVERGED), code(Status.RUNNING)),
+        ),
+    )
+
+
+def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.Array) -> jax.Array:
+    """Whether a point where no further progress is possible is a solution as far as the dtype can tell."""
+    eps = float(jnp.finfo(info.value.dtype).eps)
+    bar = jnp.maximum(problem.tol, 100 * eps * jnp.maximum(first_optimality, 1))
+    return (info.optimality <= bar) & jnp.isfinite(info.value)

@@ -1,0 +1,196 @@
+"""The one driver: it builds the loop of any solver, attaches any adjoint, and remembers what it built."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.adjoints import Answer, Condition, envelope
+from nestor.loops import Loop
+from nestor.programs import Program
+from nestor.solution import History, Status
+from nestor.solvers import _reports
+from nestor.solvers._contract import Info, Problem, code, no_info
+
+Tree = Any
+
+
+class Kind(NamedTuple):
+    """A kind of problem as the driver needs it.
+
+    Attributes:
+        problem: the class of the problem.
+        condition: from the user's function to what holds at a solution: fun -> (residual, value or None), each
+            a function of x.
+        symmetric, positive: facts about the derivative of that residual at a solution.
+    """
+
+    problem: type[Problem]
+    condition: Callable[[Callable[[Tree], Any]], tuple[Callable[[Tree], Tree], Any]]
+    symmetric: bool
+    positive: bool
+
+
+class Inputs(NamedTuple):
+    """Everything that a compiled solve depends on besides its structure.
+
+    Attributes:
+        captured: what the user's function closed over.
+        x0: the start.
+        solver: the arrays among the solver's settings.
+        watcher: the number of the callback's registration (an int32 scalar).
+    """
+
+    captured: list[Any]
+    x0: Tree
+    solver: list[Any]
+    watcher: jax.Array
+
+
+class Plan(NamedTuple):
+    """The hashable part of a solve: two equal plans are one compiled program."""
+
+    kind: Kind
+    program: Program
+    solver: Hashable
+    adjoint: Any
+    tol: float
+    max_steps: int
+    history: bool
+    watch: str  # "", "numbers" or "points": what the callback is shown
+
+
+class Carry(NamedTuple):
+    """What goes round the loop."""
+
+    x: Tree  # the point to be evaluated next
+    state: Any
+    best_x: Tree
+    best: Info
+    status: jax.Array
+    turns: jax.Array
+    accepted: jax.Array
+    history: History | None
+
+
+class Record(NamedTuple):
+    """What a solve reports besides x and its value."""
+
+    code: jax.Array
+    turns: jax.Array
+    accepted: jax.Array
+    optimality: jax.Array
+    history: History | None
+
+
+@functools.lru_cache(maxsize=512)
+def solution_map(plan: Plan) -> Callable[[Inputs], Answer]:
+    """The compiled, differentiable function from inputs to the answer."""
+    loop, read, condition = _pieces(plan)
+    return jax.jit(plan.adjoint.attach(loop, read, condition))
+
+
+@functools.lru_cache(maxsize=512)
+def value_map(plan: Plan) -> Callable[[Inputs], tuple[jax.Array, Record]]:
+    """The compiled function from inputs to the minimum value, differentiable by the envelope theorem."""
+    loop, read, condition = _pieces(plan)
+    return jax.jit(envelope(plan.adjoint.attach(loop, read, condition), condition))
+
+
+def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condition]:
+    def bind(inputs: Inputs) -> tuple[Any, Problem]:
+        solver = trees.join(inputs.solver, plan.solver)
+        fun = functools.partial(plan.program, inputs.captured)
+        return solver, plan.kind.problem(fun, plan.tol)
+
+    def start(inputs: Inputs) -> Carry:
+        solver, problem = bind(inputs)
+        nothing = no_info(inputs.x0)
+        return Carry(
+            x=inputs.x0,
+            state=solver.init(problem, inputs.x0),
+            best_x=inputs.x0,
+            best=nothing,
+            status=code(Status.RUNNING),
+            turns=jnp.int32(0),
+            accepted=jnp.int32(0),
+            history=_empty_history(plan, nothing.value) if plan.history else None,
+        )
+
+    def turn(inputs: Inputs, carry: Carry) -> Carry:
+        solver, problem = bind(inputs)
+        x_next, state = solver.step(problem, carry.x, carry.state)
+        status = solver.status(problem, carry.x, state)
+        info: Info = state.info
+        lost = (status == int(Status.RUNNING)) & ~trees.all_finite(trees.stop_gradient(x_next))
+        status = jnp.where(lost, code(Status.NOT_FINITE), status)
+        if plan.watch:
+            running = carry.status == int(Status.RUNNING)
+            point = carry.x if plan.watch == "points" else None
+            stop = _reports.show(inputs.watcher, running, carry.turns, info, point)
+            asked = stop & (status == int(Status.RUNNING))
+            status = jnp.where(asked, code(Status.STOPPED), status)
+        better = (info.value < carry.best.value) | (carry.turns == 0)
+        better = better | (status == int(Status.CONVERGED))
+        best_x, best = trees.select(better, (carry.x, info), (carry.best_x, carry.best))
+        return Carry(
+            x=x_next,
+            state=state,
+            best_x=best_x,
+            best=best,
+            status=status,
+            turns=carry.turns + 1,
+            accepted=carry.accepted + info.accepted.astype(jnp.int32),
+            history=_noted(carry, info),
+        )
+
+    def read(inputs: Inputs, carry: Carry) -> Answer:
+        running = carry.status == int(Status.RUNNING)
+        record = Record(
+            code=jnp.where(running, code(Status.OUT_OF_STEPS), carry.status),
+            turns=carry.turns,
+            accepted=carry.accepted,
+            optimality=carry.best.optimality,
+            history=carry.history,
+        )
+        return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
+
+    def residual(x: Tree, inputs: Inputs) -> Tree:
+        _, problem = bind(inputs)
+        return plan.kind.condition(problem.fun)[0](x)
+
+    def value(x: Tree, inputs: Inputs) -> jax.Array:
+        _, problem = bind(inputs)
+        return plan.kind.condition(problem.fun)[1](x)
+
+    loop = Loop(
+        start=start,
+        turn=turn,
+        running=lambda carry: carry.status == int(Status.RUNNING),
+        bound=plan.max_steps + 1,
+        ahead=lambda carry: (carry.x, carry.status == int(Status.CONVERGED)),
+    )
+    has_value = plan.kind.condition(plan.program)[1] is not None
+    condition = Condition(residual, value if has_value else None, plan.kind.symmetric, plan.kind.positive)
+    return loop, read, condition
+
+
+def _empty_history(plan: Plan, value: jax.Array) -> History:
+    blank = jnp.full((plan.max_steps + 1,), jnp.nan, value.dtype)
+    return History(blank, blank, jnp.zeros((plan.max_steps + 1,), bool))
+
+
+def _noted(carry: Carry, info: Info) -> History | None:
+    if carry.history is None:
+        return None
+    seen = trees.stop_gradient(info)
+    return History(
+        carry.history.value.at[carry.turns].set(seen.value),
+        carry.history.optimality.at[carry.turns].set(seen.optimality),
+        carry.history.accepted.at[carry.turns].set(seen.accepted),
+    )

@@ -1,0 +1,515 @@
+"""The front functions: check, trace, run, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from nestor import trees
+from nestor.adjoints import Answer, Implicit
+from nestor.errors import BadArgument, SolveFailed
+from nestor.programs import Program
+from nestor.solution import History, Solution, Stats, Status
+from nestor.solvers import _checks, _drive, _reports
+from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
+from nestor.solvers._fixed_points import Anderson
+from nestor.solvers._optax import as_solver
+from nestor.solvers._roots import NewtonRoot
+from nestor.solvers._squares import LevenbergMarquardt
+
+Tree = Any
+
+_DENSE_UP_TO = 100
+
+
+def _of_minimum(fun: Callable[[Tree], Any]) -> Any:
+    return jax.grad(fun), fun
+
+
+def _of_root(fun: Callable[[Tree], Any]) -> Any:
+    return fun, None
+
+
+def _of_fixed_point(fun: Callable[[Tree], Any]) -> Any:
+    return (lambda x: trees.subtract(x, fun(x))), None
+
+
+def _of_squares(fun: Callable[[Tree], Any]) -> Any:
+    def cost(x: Tree) -> jax.Array:
+        return trees.squared_norm(fun(x)) / 2
+
+    return jax.grad(cost), cost
+
+
+MINIMIZATION = _drive.Kind(Minimization, _of_minimum, symmetric=True, positive=True)
+ROOT = _drive.Kind(RootFinding, _of_root, symmetric=False, positive=False)
+FIXED_POINT = _drive.Kind(FixedPointFinding, _of_fixed_point, symmetric=False, positive=False)
+SQUARES = _drive.Kind(LeastSquares, _of_squares, symmetric=True, positive=True)
+
+_MINIMIZERS = dict.fromkeys(
+    ["BFGS", "LBFGS", "Newton", "NewtonCG", "NonlinearCG", "GradientDescent"], "minimize"
+)
+_ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
+_FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
+_SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
+
+
+def minimize(
+    fun: Callable[[Tree], Any],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    history: bool = False,
+    callback: Callable[[_reports.Report], Any] | None = None,
+    progress: bool = False,
+    raise_on_failure: bool = True,
+) -> Solution:
+    """Minimize a scalar function of a tree of arrays.
+
+    Args:
+        fun: from a tree like `x0` to a real scalar; it may close over anything, traced values included, and the
+            solution is differentiable in all of it.
+        x0: the start, a tree of floating arrays (or floats); under `vmap` one per lane.
+        solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above), `Newton()`,
+            `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, or any optax transformation.
+        adjoint: how derivatives cross the solution; None is `Implicit()`.
+        tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
+            the precision, 1.5e-8 in float64 and 3.5e-4 in float32.
+        max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
+            makes several.
+        history: record value and optimality of every evaluation in `Solution.history`.
+        callback: called with a `Report` after every evaluation, also inside compiled solves; returning a true
+            value or raising StopIteration stops the solve (status STOPPED).
+        progress: show a progress line on stderr.
+        raise_on_failure: outside a trace, raise `SolveFailed` unless converged. Inside a trace (jit, vmap,
+            grad) nothing is raised: the status travels in the solution, x is the best point seen.
+
+    Returns:
+        A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`.
+
+    Raises:
+        BadArgument: an argument cannot be used.
+        SolveFailed: the solve did not converge (see raise_on_failure).
+
+    Cost: compiles once for a program and its shapes; calls with other data, closed over or not, reuse it.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> solution = nestor.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
+    >>> solution.x.round(4).tolist(), solution.status.name
+    ([3.0, 3.0], 'CONVERGED')
+    """
+    where = "minimize"
+    plan, inputs = _prepare_minimization(
+        where, fun, x0, solver, adjoint, tol, max_steps, history, callback, progress
+    )
+    return _run(where, plan, inputs, callback, progress, raise_on_failure)
+
+
+def argmin(
+    fun: Callable[[Tree], Any],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    on_failure: str | None = None,
+) -> Tree:
+    """The minimizer of a scalar function, as a function of everything that `fun` closes over.
+
+    Args:
+        fun, x0, solver, adjoint, tol, max_steps: as in `minimize`.
+        on_failure: what happens without convergence: "raise" (`SolveFailed`; inside a trace a runtime error,
+            which needs the package equinox), "nan" (x is NaN, and so are its derivatives), "keep" (the best
+            point seen, as it is). None is "raise" outside a trace and "nan" inside one.
+
+    Returns:
+        x, a tree like x0; differentiable to any order, forwards and backwards, as far as the adjoint goes.
+
+    Raises:
+        BadArgument, SolveFailed: as `minimize`.
+
+    Source of the default derivative: the implicit function theorem, see `Implicit`.
+
+    >>> import jax, nestor
+    >>> y = lambda x: nestor.argmin(lambda y: (y - x) ** 2 + y**2, 0.0)
+    >>> round(float(jax.grad(y)(1.0)), 5)
+    0.5
+    """
+    where = "argmin"
+    _checks.check_policy(where, on_failure)
+    plan, inputs = _prepare_minimization(where, fun, x0, solver, adjoint, tol, max_steps, False, None, False)
+    answer = _drive.solution_map(plan)(inputs)
+    return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
+
+
+def minimum(
+    fun: Callable[[Tree], Any],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    on_failure: str | None = None,
+) -> jax.Array:
+    """The least value of a scalar function, differentiable by the envelope theorem.
+
+    A first derivative costs one partial derivative of `fun` at the answer and no linear solve; higher ones
+    are exact, through `adjoint`.
+
+    Args:
+        fun, x0, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
+
+    Returns:
+        The value, a scalar.
+
+    Raises:
+        BadArgument, SolveFailed: as `minimize`.
+
+    Source: Danskin 1966; Milgrom and Segal 2002, theorem 2.
+
+    >>> import jax, jax.numpy as jnp, nestor
+    >>> v = lambda x: nestor.minimum(lambda y: (1 + x**2) * y**2 / 2 - jnp.sin(x) * y, 0.0)
+    >>> round(float(v(0.7)), 4), round(float(jax.grad(v)(0.7)), 4)
+    (-0.1393, -0.1998)
+    """
+    where = "minimum"
+    _checks.check_policy(where, on_failure)
+    plan, inputs = _prepare_minimization(where, fun, x0, solver, adjoint, tol, max_steps, False, None, False)
+    value, record = _drive.value_map(plan)(inputs)
+    return _apply_policy(where, plan, None, value, record, value, on_failure)
+
+
+def find_root(
+    fun: Callable[[Tree], Tree],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    history: bool = False,
+    callback: Callable[[_reports.Report], Any] | None = None,
+    progress: bool = False,
+    raise_on_failure: bool = True,
+) -> Solution:
+    """Find z with fun(z) = 0, for a function from a tree to a tree like it.
+
+    Args:
+        fun: from a tree like `x0` to a tree of the same structure, shapes and dtypes.
+        x0: the start.
+        solver: `NewtonRoot()` (the default) or `Broyden()`.
+        tol: converged when every entry of fun(z) is at most this in absolute value.
+        adjoint, max_steps, history, callback, progress, raise_on_failure: as in `minimize`.
+
+    Returns:
+        A `Solution`; `.fun` is the Euclidean norm of fun(z).
+
+    Raises:
+        BadArgument, SolveFailed: as `minimize`.
+
+    >>> import jax, nestor
+    >>> root = lambda a: nestor.find_root(lambda z: z**3 - a, 1.0).x
+    >>> round(float(jax.grad(root)(8.0)), 4)  # 1 / (3 * 8^(2/3))
+    0.0833
+    """
+    return _solve_vector(
+        "find_root",
+        ROOT,
+        NewtonRoot(),
+        _ROOTS,
+        _checks.check_same_tree,
+        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    )
+
+
+def fixed_point(
+    fun: Callable[[Tree], Tree],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    history: bool = False,
+    callback: Callable[[_reports.Report], Any] | None = None,
+    progress: bool = False,
+    raise_on_failure: bool = True,
+) -> Solution:
+    """Find z with fun(z) = z, for a map from a tree to a tree like it.
+
+    Args:
+        fun: the map T.
+        x0: the start.
+        solver: `Anderson()` (the default) or `Picard()` (plain iteration).
+        tol: converged when every entry of z - T(z) is at most this in absolute value.
+        adjoint, max_steps, history, callback, progress, raise_on_failure: as in `minimize`.
+
+    Returns:
+        A `Solution`; `.fun` is the Euclidean norm of z - T(z).
+
+    Raises:
+        BadArgument, SolveFailed: as `minimize`.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> round(float(nestor.fixed_point(jnp.cos, 1.0).x), 3)
+    0.739
+    """
+    return _solve_vector(
+        "fixed_point",
+        FIXED_POINT,
+        Anderson(),
+        _FIXED,
+        _checks.check_same_tree,
+        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    )
+
+
+def least_squares(
+    fun: Callable[[Tree], Tree],
+    x0: Tree,
+    *,
+    solver: Any = None,
+    adjoint: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    history: bool = False,
+    callback: Callable[[_reports.Report], Any] | None = None,
+    progress: bool = False,
+    raise_on_failure: bool = True,
+) -> Solution:
+    """Minimize ½|fun(w)|² for a function that returns residuals.
+
+    Args:
+        fun: from a tree like `x0` to any tree of residuals.
+        x0: the start.
+        solver: `LevenbergMarquardt()` (the default), `GaussNewton()` or `Dogleg()`.
+        tol: converged when every entry of J'r is at most this in absolute value.
+        adjoint, max_steps, history, callback, progress, raise_on_failure: as in `minimize`.
+
+    Returns:
+        A `Solution`; `.fun` is ½|r|².
+
+    Raises:
+        BadArgument, SolveFailed: as `minimize`.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> t = jnp.arange(4.0)
+    >>> fit = nestor.least_squares(lambda w: w["a"] * jnp.exp(w["b"] * t) - 2.0 * jnp.exp(-0.5 * t),
+    ...                            {"a": 1.0, "b": 0.0})
+    >>> round(float(fit.x["a"]), 3), round(float(fit.x["b"]), 3)
+    (2.0, -0.5)
+    """
+    return _solve_vector(
+        "least_squares",
+        SQUARES,
+        LevenbergMarquardt(),
+        _SQUARES,
+        _checks.check_residuals,
+        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    )
+
+
+def _prepare_minimization(
+    where: str,
+    fun: Any,
+    x0: Any,
+    solver: Any,
+    adjoint: Any,
+    tol: Any,
+    max_steps: Any,
+    history: bool,
+    callback: Any,
+    progress: bool,
+) -> tuple[_drive.Plan, _drive.Inputs]:
+    _checks.check_function(where, "fun", fun)
+    start = _checks.check_start(where, "x0", x0)
+    if solver is None:
+        solver = BFGS() if trees.size(start) <= _DENSE_UP_TO else LBFGS()
+    solver = as_solver(solver, start)
+    _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
+    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
+    _checks.check_scalar(where, "fun", shape)
+    return _plan(
+        where,
+        MINIMIZATION,
+        program,
+        captured,
+        start,
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        history,
+        callback,
+        progress,
+    )
+
+
+def _solve_vector(
+    where: str, kind: _drive.Kind, default: Any, names: dict[str, str], check: Any, options: tuple[Any, ...]
+) -> Solution:
+    fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure = options
+    _checks.check_function(where, "fun", fun)
+    start = _checks.check_start(where, "x0", x0)
+    solver = default if solver is None else solver
+    _checks.check_solver(where, solver, kind.problem, names, kind.problem.kind)
+    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
+    check(where, "fun", shape, start)
+    plan, inputs = _plan(
+        where, kind, program, captured, start, solver, adjoint, tol, max_steps, history, callback, progress
+    )
+    return _run(where, plan, inputs, callback, progress, raise_on_failure)
+
+
+def _plan(
+    where: str,
+    kind: _drive.Kind,
+    program: Program,
+    captured: list[Any],
+    start: Tree,
+    solver: Any,
+    adjoint: Any,
+    tol: Any,
+    max_steps: Any,
+    history: bool,
+    callback: Any,
+    progress: bool,
+) -> tuple[_drive.Plan, _drive.Inputs]:
+    adjoint = Implicit() if adjoint is None else adjoint
+    _checks.check_adjoint(where, adjoint)
+    arrays, rest = trees.split(solver)
+    watch = _checks.check_callback(where, callback) or ("numbers" if progress else "")
+    plan = _drive.Plan(
+        kind=kind,
+        program=program,
+        solver=rest,
+        adjoint=adjoint,
+        tol=_checks.check_tol(where, tol, trees.float_dtype(start)),
+        max_steps=_checks.check_max_steps(where, max_steps),
+        history=bool(history),
+        watch=watch,
+    )
+    try:
+        hash(plan)
+    except TypeError as error:
+        raise BadArgument(
+            where,
+            "solver",
+            got=solver,
+            want="hashable, so that what is compiled for it can be found again",
+            do="make it a frozen dataclass of numbers, strings and arrays",
+        ) from error
+    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0))
+
+
+def _run(
+    where: str,
+    plan: _drive.Plan,
+    inputs: _drive.Inputs,
+    callback: Any,
+    progress: bool,
+    raise_on_failure: bool,
+) -> Solution:
+    solve = _drive.solution_map(plan)
+    if not plan.watch:
+        return _deliver(where, plan, solve(inputs), raise_on_failure)
+    bar = _reports.progress_bar(where, plan.max_steps) if progress else None
+    watcher = _reports.Watcher(callback, bar)
+    if _traced(inputs):  # the program outlives this call, so the registration must too
+        number = _reports.register(watcher)
+        return _deliver(where, plan, solve(inputs._replace(watcher=jnp.int32(number))), raise_on_failure)
+    with _reports.registered(watcher) as number:
+        answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
+    if bar is not None:
+        bar.close()
+    if watcher.error is not None:
+        raise watcher.error
+    return _deliver(where, plan, answer, raise_on_failure)
+
+
+def _traced(tree: Tree) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _solution(plan: _drive.Plan, answer: Any) -> Solution:
+    record = answer.record
+    tol = jnp.asarray(plan.tol, answer.value.dtype)
+    stats = Stats(
+        steps=jnp.maximum(record.turns - 1, 0),
+        evaluations=record.turns,
+        accepted=jnp.maximum(record.accepted - 1, 0),
+        optimality=record.optimality,
+        tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
+    )
+    return Solution(answer.x, answer.value, record.code, stats, record.history)
+
+
+def _deliver(where: str, plan: _drive.Plan, answer: Any, raise_on_failure: bool) -> Solution:
+    solution = _solution(plan, answer)
+    if isinstance(solution.code, jax.core.Tracer):
+        return solution
+    if solution.history is not None:
+        turns = int(solution.stats.evaluations)
+        cut = History(*(np.asarray(column)[:turns] for column in _columns(solution.history)))
+        solution = Solution(solution.x, solution.fun, solution.code, solution.stats, cut)
+    if raise_on_failure and not solution.success:
+        raise _failure(where, solution, plan)
+    return solution
+
+
+def _columns(history: History) -> tuple[Any, Any, Any]:
+    return history.value, history.optimality, history.accepted
+
+
+def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
+    stats = solution.stats
+    status = Status(int(solution.code))
+    return SolveFailed(
+        f"{where}: {status.message}\n"
+        f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
+        f"value {float(solution.fun):.6g}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
+        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
+        "See how-to/it-does-not-converge.",
+        solution,
+    )
+
+
+def _apply_policy(
+    where: str, plan: _drive.Plan, x: Tree, value: Any, record: Any, result: Tree, on_failure: str | None
+) -> Tree:
+    traced = isinstance(record.code, jax.core.Tracer)
+    policy = on_failure or ("nan" if traced else "raise")
+    if policy == "keep":
+        return result
+    bad = record.code != int(Status.CONVERGED)
+    if policy == "nan":
+        return jax.tree.map(lambda leaf: leaf * jnp.where(bad, jnp.nan, 1.0).astype(leaf.dtype), result)
+    if traced:
+        return _raise_at_run_time(where, result, bad)
+    if bool(bad):
+        answer = Answer(result if x is None else x, value, record)
+        raise _failure(where, _solution(plan, answer), plan)
+    return result
+
+
+def _raise_at_run_time(where: str, result: Tree, bad: jax.Array) -> Tree:
+    from nestor.errors import MissingExtra
+
+    try:
+        import equinox
+    except ImportError as error:
+        raise MissingExtra("equinox", "errors", 'on_failure="raise" inside a trace') from error
+    return equinox.error_if(
+        result, bad, f"{where}: a solve inside a compiled function did not converge (on_failure='raise')."
+    )

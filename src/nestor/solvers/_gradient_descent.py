@@ -1,0 +1,66 @@
+"""Steepest descent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+
+from nestor import trees
+from nestor.solvers import _descent
+from nestor.solvers._contract import Minimization, Problem
+from nestor.solvers._searches import Backtracking, Search
+
+Tree = Any
+
+
+class _Steepest:
+    def empty(self, x: Tree) -> tuple[()]:
+        return ()
+
+    def remember(self, memory: tuple[()], move: _descent.Move, when: jax.Array) -> tuple[()]:
+        return ()
+
+    def direction(self, memory: tuple[()], grad: Tree) -> Tree:
+        return trees.negative(grad)
+
+    def first_length(self, memory: tuple[()], guess: jax.Array) -> jax.Array:
+        return guess * 2  # a shortened step may grow again
+
+
+_STEEPEST = _Steepest()
+
+
+@trees.record
+class GradientDescent:
+    """Gradient descent: x <- x - a grad f(x).
+
+    Args:
+        search: how the step length a is chosen: `FixedStep(length)`, `Backtracking()` (the default) or
+            `StrongWolfe()`.
+
+    Converges linearly, with the condition number; for a baseline, for unrolled inner problems, for fixed
+    learning rates. For an answer, take `LBFGS` or `BFGS`. Cost: one gradient a step, memory of a few x.
+
+    >>> import nestor
+    >>> nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, solver=nestor.GradientDescent()).success
+    True
+    """
+
+    search: Search = dataclasses.field(default_factory=Backtracking)
+    solves: ClassVar[type[Problem]] = Minimization
+
+    def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
+        """See `Solver.init`."""
+        return _descent.init(_STEEPEST, x)
+
+    def step(
+        self, problem: Minimization, x: Tree, state: _descent.DescentState
+    ) -> tuple[Tree, _descent.DescentState]:
+        """See `Solver.step`."""
+        return _descent.step(_STEEPEST, self.search, problem, x, state)
+
+    def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
+        """See `Solver.status`."""
+        return _descent.status(problem, state)

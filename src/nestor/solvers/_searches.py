@@ -1,0 +1,222 @@
+"""Step lengths along a direction, one trial a turn: nothing here evaluates anything."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+
+
+class SearchState(NamedTuple):
+    """Where a search along a direction stands.
+
+    Attributes:
+        alpha: the trial step length to be evaluated next.
+        low, low_value, low_slope: the longest step known to go down, and what was seen there.
+        high, high_value, high_slope: a step known to go too far; the slope is -1 if it is not known.
+        bracketed: whether `high` means anything.
+        tries: evaluations spent in this search.
+    """
+
+    alpha: jax.Array
+    low: jax.Array
+    low_value: jax.Array
+    low_slope: jax.Array
+    high: jax.Array
+    high_value: jax.Array
+    high_slope: jax.Array
+    bracketed: jax.Array
+    tries: jax.Array
+
+
+class Search(Protocol):
+    """How step lengths are chosen: one verb, and whether the method may propose a first length."""
+
+    @property
+    def fixed_length(self) -> Any:
+        """The length of every step, or None where the search finds it."""
+        ...
+
+    def advance(
+        self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
+    ) -> tuple[jax.Array, jax.Array, SearchState]:
+        """Judge the trial and propose the next: (accept, give up, state)."""
+        ...
+
+
+def begin(alpha: jax.Array, value0: jax.Array, slope0: jax.Array) -> SearchState:
+    """The state before the first trial of a search."""
+    zero = jnp.zeros_like(alpha)
+    return SearchState(
+        alpha,
+        zero,
+        value0,
+        slope0,
+        zero,
+        zero,
+        zero - 1,
+        jnp.zeros((), bool),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def _ratio(a: jax.Array, b: jax.Array, fallback: Any) -> jax.Array:
+    """a / b, or the fallback where b is zero or the quotient is not finite; safe to differentiate."""
+    fine = (b != 0) & jnp.isfinite(a) & jnp.isfinite(b)
+    return jnp.where(fine, jnp.where(fine, a, 0) / jnp.where(fine, b, 1), fallback)
+
+
+@trees.record
+class FixedStep:
+    """Always the same step length: the learning rate.
+
+    Args:
+        length: a number, or a traced scalar that `Unroll`, `Checkpoint` and `Forward` differentiate.
+
+    >>> import nestor
+    >>> nestor.GradientDescent(nestor.FixedStep(0.1))
+    GradientDescent(search=FixedStep(length=0.1))
+    """
+
+    length: Any
+
+    @property
+    def fixed_length(self) -> Any:
+        """The length of every step."""
+        return self.length
+
+    def advance(
+        self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
+    ) -> tuple[jax.Array, jax.Array, SearchState]:
+        """Every trial is accepted."""
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        return jnp.ones((), bool), ~finite, state
+
+
+@trees.record
+class Backtracking:
+    """Armijo's rule: shorten the step until the objective falls by a fraction of what the slope promises.
+
+    Accepts f(x + a d) <= f(x) + decrease * a * slope, to within rounding. No condition on the new slope, so
+    quasi-Newton updates may have to be skipped.
+
+    Args:
+        decrease: the fraction, between 0 and 1.
+        shrink: factor of a rejected step.
+        max_tries: evaluations in one search before it gives up.
+
+    Source: Nocedal and Wright 2006, algorithm 3.1.
+
+    >>> import nestor
+    >>> solver = nestor.GradientDescent(nestor.Backtracking())
+    >>> nestor.minimize(lambda x: (x - 1.0) ** 2, 0.0, solver=solver).success
+    True
+    """
+
+    decrease: float = 1e-4
+    shrink: float = 0.5
+    max_tries: int = 40
+
+    @property
+    def fixed_length(self) -> Any:
+        """None: the length is found."""
+        return None
+
+    def advance(
+        self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
+    ) -> tuple[jax.Array, jax.Array, SearchState]:
+        """Accept, or shorten."""
+        noise = _noise(value0)
+        accept = value <= value0 + self.decrease * state.alpha * slope0 + noise
+        tries = state.tries + 1
+        return (
+            accept & jnp.isfinite(slope),
+            tries >= self.max_tries,
+            state._replace(alpha=state.alpha * self.shrink, tries=tries),
+        )
+
+
+@trees.record
+class StrongWolfe:
+    """Steps that satisfy the strong Wolfe conditions, or the approximate ones where rounding hides the decrease.
+
+    Accepts a step when f falls by `decrease` of what the slope promises and the slope shrinks to `curvature`
+    of its size; or, within rounding of f(x), when the slope alone says so. Trials are found by bracketing and
+    secants of the slope, which stay meaningful when differences of f have drowned (float32 near an optimum).
+
+    Args:
+        decrease: c1, between 0 and curvature.
+        curvature: c2, below 1; 0.9 for quasi-Newton directions, 0.1 for conjugate gradients.
+        max_tries: evaluations in one search before it gives up.
+
+    Source: Hager and Zhang 2005, conditions T1, T2 and procedure of section 4; Nocedal and Wright 2006, (3.7).
+
+    >>> import nestor
+    >>> nestor.BFGS(nestor.StrongWolfe(curvature=0.5)).search.curvature
+    0.5
+    """
+
+    decrease: float = 1e-4
+    curvature: float = 0.9
+    max_tries: int = 30
+
+    @property
+    def fixed_length(self) -> Any:
+        """None: the length is found."""
+        return None
+
+    def advance(
+        self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
+    ) -> tuple[jax.Array, jax.Array, SearchState]:
+        """Accept, or move one end of the bracket and propose a trial inside or beyond it."""
+        a = state.alpha
+        noise = _noise(value0)
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        size = jnp.abs(slope0)
+        enough = value <= value0 + self.decrease * a * slope0
+        exact = enough & (jnp.abs(slope) <= self.curvature * size)
+        flat = jnp.abs(slope) <= min(self.curvature, 0.8) * size
+        approximate = (value <= value0 + noise) & flat
+        accept = finite & (exact | approximate)
+
+        uphill = finite & (slope >= 0) & (value <= value0 + noise)
+        too_high = ~finite | (value > value0 + noise)
+        closes = uphill | too_high
+        low = jnp.where(closes, state.low, a)
+        low_value = jnp.where(closes, state.low_value, value)
+        low_slope = jnp.where(closes, state.low_slope, slope)
+        high = jnp.where(closes, a, state.high)
+        high_value = jnp.where(closes, value, state.high_value)
+        high_slope = jnp.where(closes, jnp.where(uphill, slope, -1), state.high_slope)
+        bracketed = state.bracketed | closes
+        tries = state.tries + 1
+
+        width = high - low
+        secant = _ratio(low_slope, low_slope - high_slope, 0.5)
+        rise = high_value - low_value - low_slope * width
+        parabola = jnp.clip(_ratio(-low_slope * width, 2 * rise, 0.1), 0.1, 0.5)
+        known = high_slope >= 0
+        fraction = jnp.where(known, jnp.clip(secant, 0.02, 0.98), parabola)
+        fraction = jnp.where(tries % 6 == 5, 0.5, fraction)
+        inside = low + fraction * width
+        gain = slope - state.low_slope
+        ahead = _ratio(-slope * (a - state.low), jnp.where(gain > 0, gain, 0), 4 * a)
+        beyond = a + jnp.clip(ahead, 0.5 * a, 4 * a)
+        next_alpha = jnp.where(bracketed, inside, beyond)
+        eps = float(jnp.finfo(a.dtype).eps)
+        give_up = (tries >= self.max_tries) | (bracketed & (width <= 4 * eps * high))
+        return (
+            accept,
+            give_up,
+            SearchState(
+                next_alpha, low, low_value, low_slope, high, high_value, high_slope, bracketed, tries
+            ),
+        )
+
+
+def _noise(value0: jax.Array) -> jax.Array:
+    """How much of a difference of objective values may be rounding."""
+    return jax.lax.stop_gradient(10 * float(jnp.finfo(value0.dtype).eps) * jnp.abs(value0))

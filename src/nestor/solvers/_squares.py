@@ -1,0 +1,203 @@
+"""Methods for nonlinear least squares on the dense Jacobian."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.solvers import _trust
+from nestor.solvers._contract import LeastSquares, Problem
+
+Tree = Any
+
+
+class _Linearised(NamedTuple):
+    residual: jax.Array  # (m,)
+    jacobian: jax.Array  # (m, n)
+    gradient: jax.Array  # (n,)  J'r
+    merit: jax.Array  # ½|r|²
+    back: Any
+
+
+def _linearise(problem: LeastSquares, x: Tree) -> _Linearised:
+    vector, back = trees.ravel(x)
+
+    def flat(v: jax.Array) -> jax.Array:
+        return trees.ravel(problem.fun(back(v)))[0].astype(vector.dtype)
+
+    residual, push = jax.linearize(flat, vector)
+    jacobian = jax.vmap(push, out_axes=1)(jnp.eye(vector.size, dtype=vector.dtype))
+    return _Linearised(residual, jacobian, jacobian.T @ residual, jnp.vdot(residual, residual) / 2, back)
+
+
+def _solve_stacked(at: _Linearised, damping: jax.Array) -> jax.Array:
+    """The least-squares solution of [J; sqrt(damping)] p = [-r; 0], by QR: no squared condition number."""
+    n = at.gradient.size
+    root = jnp.sqrt(damping) * jnp.eye(n, dtype=at.gradient.dtype)
+    q, r = jnp.linalg.qr(jnp.concatenate([at.jacobian, root]))
+    right = q[: at.residual.size].T @ -at.residual
+    return jax.scipy.linalg.solve_triangular(r, right)
+
+
+def _decrease(at: _Linearised, p: jax.Array) -> jax.Array:
+    ahead = at.residual + at.jacobian @ p
+    return jax.lax.stop_gradient(at.merit - jnp.vdot(ahead, ahead) / 2)
+
+
+def _turn(
+    at: _Linearised, x: Tree, state: _trust.TrustState, propose: Any, first_radius: jax.Array
+) -> tuple[Tree, _trust.TrustState]:
+    return _trust.step(
+        x,
+        state,
+        merit=at.merit,
+        residual=at.back(at.gradient),
+        propose=propose,
+        first_radius=first_radius,
+    )
+
+
+@trees.record
+class GaussNewton:
+    """Gauss-Newton with backtracking: each step solves the linearised problem by QR.
+
+    Fast for small residuals and a Jacobian of full rank; SINGULAR where the rank falls. Cost a step: one
+    Jacobian (n forward derivatives), 2 m n^2 operations, m n numbers.
+    Source: Nocedal and Wright 2006, section 10.3.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> fit = nestor.least_squares(lambda w: jnp.exp(w) - 2.0, 0.0, solver=nestor.GaussNewton())
+    >>> round(float(fit.x), 4)
+    0.6931
+    """
+
+    solves: ClassVar[type[Problem]] = LeastSquares
+
+    def init(self, problem: LeastSquares, x: Tree) -> _trust.TrustState:
+        """See `Solver.init`."""
+        return _trust.init(x)
+
+    def step(
+        self, problem: LeastSquares, x: Tree, state: _trust.TrustState
+    ) -> tuple[Tree, _trust.TrustState]:
+        """See `Solver.step`."""
+        at = _linearise(problem, x)
+
+        def propose(radius: jax.Array) -> _trust.Proposal:
+            p = _solve_stacked(at, jnp.zeros_like(at.merit))
+            return _trust.Proposal(at.back(p), _decrease(at, p))
+
+        return _turn(at, x, state, propose, jnp.ones_like(at.merit))
+
+    def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
+        """See `Solver.status`."""
+        return _trust.status(problem, state)
+
+
+@trees.record
+class LevenbergMarquardt:
+    """Levenberg-Marquardt: Gauss-Newton steps damped as far as the model deserves; the default.
+
+    Args:
+        damping: the first damping, relative to the largest column of J, squared.
+
+    Works for any rank and from far away; close to Gauss-Newton near a solution with small residuals. Cost a
+    step: one Jacobian (n forward derivatives), 2 (m + n) n^2 operations, m n numbers.
+    Source: Levenberg 1944; Marquardt 1963; Moré 1978 for the solution by QR.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> solver = nestor.LevenbergMarquardt(damping=1.0)
+    >>> round(float(nestor.least_squares(lambda w: jnp.exp(w) - 2.0, 0.0, solver=solver).x), 4)
+    0.6931
+    """
+
+    damping: float = 1e-3
+    solves: ClassVar[type[Problem]] = LeastSquares
+
+    def init(self, problem: LeastSquares, x: Tree) -> _trust.TrustState:
+        """See `Solver.init`."""
+        return _trust.init(x)
+
+    def step(
+        self, problem: LeastSquares, x: Tree, state: _trust.TrustState
+    ) -> tuple[Tree, _trust.TrustState]:
+        """See `Solver.step`."""
+        at = _linearise(problem, x)
+        columns = jnp.max(jnp.sum(jax.lax.stop_gradient(at.jacobian) ** 2, axis=0))
+        columns = jnp.where(columns > 0, columns, 1)
+
+        def propose(radius: jax.Array) -> _trust.Proposal:
+            p = _solve_stacked(at, 1 / radius)
+            return _trust.Proposal(at.back(p), _decrease(at, p))
+
+        # The "radius" of the shared turn is 1 / damping here, grown and shrunk by the same verdicts.
+        return _turn(at, x, state, propose, 1 / (self.damping * columns))
+
+    def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
+        """See `Solver.status`."""
+        return _trust.status(problem, state)
+
+
+@trees.record
+class Dogleg:
+    """Powell's dogleg: from steepest descent to Gauss-Newton along two legs, inside a trust radius.
+
+    Args:
+        radius: the first trust radius; None is max(1, |x0|).
+
+    Needs a Jacobian of full rank. Cost as `GaussNewton`.
+    Source: Powell 1970; Nocedal and Wright 2006, section 4.1.
+
+    >>> import jax.numpy as jnp, nestor
+    >>> fit = nestor.least_squares(lambda w: jnp.exp(w) - 2.0, 0.0, solver=nestor.Dogleg())
+    >>> round(float(fit.x), 4)
+    0.6931
+    """
+
+    radius: float | None = None
+    solves: ClassVar[type[Problem]] = LeastSquares
+
+    def init(self, problem: LeastSquares, x: Tree) -> _trust.TrustState:
+        """See `Solver.init`."""
+        return _trust.init(x)
+
+    def step(
+        self, problem: LeastSquares, x: Tree, state: _trust.TrustState
+    ) -> tuple[Tree, _trust.TrustState]:
+        """See `Solver.step`."""
+        at = _linearise(problem, x)
+        size = jnp.maximum(trees.norm(trees.stop_gradient(x)), 1)
+        first = size if self.radius is None else jnp.full_like(size, self.radius)
+
+        def propose(radius: jax.Array) -> _trust.Proposal:
+            p = _dogleg(at, radius)
+            return _trust.Proposal(at.back(p), _decrease(at, p))
+
+        return _turn(at, x, state, propose, first)
+
+    def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
+        """See `Solver.status`."""
+        return _trust.status(problem, state)
+
+
+def _dogleg(at: _Linearised, radius: jax.Array) -> jax.Array:
+    newton = _solve_stacked(at, jnp.zeros_like(at.merit))
+    g = at.gradient
+    jg = at.jacobian @ g
+    gg, curved = jnp.vdot(g, g), jnp.vdot(jg, jg)
+    some = (gg > 0) & (curved > 0)
+    cauchy = -jnp.where(some, gg / jnp.where(some, curved, 1), 0) * g
+    length = trees.norm(cauchy)
+    fits = trees.norm(newton) <= radius
+    clipped = cauchy * jnp.minimum(1, radius / jnp.where(length > 0, length, 1))
+    leg = newton - cauchy
+    a, b = jnp.vdot(leg, leg), jnp.vdot(cauchy, leg)
+    c = jnp.vdot(cauchy, cauchy) - radius**2
+    inner = b**2 - a * c
+    usable = (inner > 0) & (a > 0)
+    t = (jnp.sqrt(jnp.where(usable, inner, 1)) - b) / jnp.where(usable, a, 1)
+    bent = cauchy + jnp.clip(jnp.where(usable, t, 0), 0, 1) * leg
+    return jnp.where(fits, newton, jnp.where(length >= radius, clipped, bent))

@@ -1,0 +1,165 @@
+"""The turn that all model-based methods share: one evaluation, a verdict on the model, the next step.
+
+A rejected step is shortened along itself (Nocedal and Yuan 1998), so that nothing but the merit is ever needed
+at a rejected point, and no model has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.solution import Status
+from nestor.solvers._contract import (
+    Info,
+    Problem,
+    code,
+    converged_at_precision,
+    info_at,
+    judge,
+    no_info,
+)
+
+Tree = Any
+
+_ACCEPT, _POOR, _GOOD = 1e-4, 0.25, 0.75
+
+
+class Proposal(NamedTuple):
+    """A step from the model at the point just evaluated.
+
+    Attributes:
+        step: a tree like x.
+        decrease: how much the merit falls by the model.
+        convex: whether the model has no direction of negative curvature (true where that means nothing).
+    """
+
+    step: Tree
+    decrease: jax.Array
+    convex: Any = True
+
+
+class TrustState(NamedTuple):
+    """Attributes as named; `x, merit` are those of the last accepted point."""
+
+    info: Info
+    x: Tree
+    merit: jax.Array
+    step: Tree  # from x to the trial
+    decrease: jax.Array  # promised by the model for it
+    radius: jax.Array
+    convex: jax.Array
+    singular: jax.Array
+    first: jax.Array
+    final: jax.Array  # the trial is x again: stop there
+    ended: jax.Array  # this turn was that last one
+    failure: jax.Array
+    first_optimality: jax.Array
+
+
+def init(x: Tree) -> TrustState:
+    """The state before the first turn; nothing is evaluated."""
+    zero = jnp.zeros((), trees.float_dtype(x))
+    yes, no = jnp.ones((), bool), jnp.zeros((), bool)
+    return TrustState(
+        info=no_info(x),
+        x=x,
+        merit=zero,
+        step=trees.zeros_like(x),
+        decrease=zero,
+        radius=zero,
+        convex=yes,
+        singular=no,
+        first=yes,
+        final=no,
+        ended=no,
+        failure=code(Status.LINE_SEARCH_FAILED),
+        first_optimality=zero,
+    )
+
+
+def step(
+    x: Tree,
+    state: TrustState,
+    *,
+    merit: jax.Array,
+    residual: Tree,
+    propose: Callable[[jax.Array], Proposal],
+    first_radius: jax.Array,
+    value: jax.Array | None = None,
+) -> tuple[Tree, TrustState]:
+    """Judge the trial x by its merit and propose the next.
+
+    Args:
+        x: the point just evaluated.
+        state: the state before.
+        merit: what must fall, at x.
+        residual: what must vanish, at x.
+        propose: from a trust radius to a step from x.
+        first_radius: the radius of the first step.
+        value: what is reported as the objective; the merit if None.
+    """
+    info = info_at(merit if value is None else value, residual)
+    eps = float(jnp.finfo(merit.dtype).eps)
+    finite = jnp.isfinite(merit) & jnp.isfinite(info.optimality)
+    noise = 10 * eps * jnp.abs(state.merit)
+    promised = state.decrease + noise
+    safe = promised > 0
+    ratio = jnp.where(safe, (state.merit - merit + noise) / jnp.where(safe, promised, 1), -1)
+    ratio = jax.lax.stop_gradient(ratio)
+    accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
+    length = jax.lax.stop_gradient(trees.norm(state.step))
+    kept = jnp.where(
+        (ratio > _GOOD) & (length > 0.8 * state.radius),
+        2.5 * state.radius,
+        jnp.where(ratio < _POOR, 0.5 * jnp.minimum(length, state.radius), state.radius),
+    )
+    shrunk = 0.25 * jnp.minimum(length, state.radius)
+    radius = jnp.where(accepted, jnp.where(state.final, state.radius, kept), shrunk)
+    radius = jnp.where(state.first, first_radius, radius)
+    radius = jax.lax.stop_gradient(radius)
+
+    proposal = propose(radius)
+    sound = trees.all_finite(trees.stop_gradient(proposal.step))
+    here = trees.norm(trees.stop_gradient(x))
+    too_short = length <= 2 * eps * jnp.maximum(here, eps)
+    final = (~accepted & too_short) | (accepted & ~sound & ~state.final)
+    retry = trees.scale(0.25, state.step)
+    next_step = trees.select(accepted & sound, proposal.step, retry)
+    next_step = trees.select(final, trees.zeros_like(x), next_step)
+    base = trees.select(accepted, x, state.x)
+    failure = jnp.where(finite, code(Status.STALLED), code(Status.NOT_FINITE))
+    new_state = TrustState(
+        info=info._replace(accepted=accepted),
+        x=base,
+        merit=jnp.where(accepted, merit, state.merit),
+        step=next_step,
+        decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.4375),
+        radius=radius,
+        convex=jnp.where(accepted, jnp.asarray(proposal.convex, bool), state.convex),
+        singular=jnp.where(accepted & ~state.final, ~sound, state.singular),
+        first=jnp.zeros((), bool),
+        final=final,
+        ended=state.final,
+        failure=jnp.where(state.final, state.failure, failure),
+        first_optimality=jnp.where(state.first, info.optimality, state.first_optimality),
+    )
+    return trees.add(base, next_step), new_state
+
+
+def status(problem: Problem, state: TrustState) -> jax.Array:
+    """The verdict on the point just evaluated; a rejected trial leaves the solve running."""
+    running, converged = code(Status.RUNNING), code(Status.CONVERGED)
+    verdict = judge(problem, state.info)
+    verdict = jnp.where(state.info.accepted | (verdict == int(Status.UNBOUNDED)), verdict, running)
+    at_saddle = (verdict == int(Status.CONVERGED)) & ~state.convex
+    verdict = jnp.where(at_saddle, running, verdict)
+    failure = jnp.where(state.singular, code(Status.SINGULAR), state.failure)
+    failure = jnp.where(at_saddle, code(Status.SADDLE), failure)
+    precise = converged_at_precision(problem, state.info, state.first_optimality) & state.convex
+    last_word = jnp.where(precise, converged, failure)
+    return jnp.where(state.ended & (verdict == int(Status.RUNNING)), last_word, verdict)

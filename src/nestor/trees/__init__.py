@@ -1,0 +1,43 @@
+"""Arithmetic, inner products, norms and selection on whole trees of arrays."""
+
+from nestor.trees._arithmetic import (
+    add,
+    add_scaled,
+    all_finite,
+    dot,
+    max_norm,
+    negative,
+    norm,
+    scale,
+    select,
+    size,
+    squared_norm,
+    subtract,
+    zeros_like,
+)
+from nestor.trees._records import graft, join, record, split, stop_gradient
+from nestor.trees._vectors import float_dtype, ravel, vectors_like
+
+__all__ = [
+    "add",
+    "add_scaled",
+    "all_finite",
+    "dot",
+    "float_dtype",
+    "graft",
+    "join",
+    "max_norm",
+    "negative",
+    "norm",
+    "ravel",
+    "record",
+    "scale",
+    "select",
+    "size",
+    "split",
+    "squared_norm",
+    "stop_gradient",
+    "subtract",
+    "vectors_like",
+    "zeros_like",
+]

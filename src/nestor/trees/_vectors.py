@@ -1,0 +1,56 @@
+"""Trees as flat vectors, and their common dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+
+
+def float_dtype(tree: Tree) -> Any:
+    """The widest floating dtype among the leaves (the default float dtype of JAX if there are none)."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if not leaves:
+        return jnp.zeros(()).dtype
+    widest = leaves[0].dtype
+    for leaf in leaves[1:]:
+        widest = jnp.promote_types(widest, leaf.dtype)
+    return widest
+
+
+def ravel(tree: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
+    """One flat vector of the widest dtype, and the function that goes back.
+
+    Returns:
+        vector: shape (n,), the leaves in order of `jax.tree.leaves`.
+        back: from a vector of shape (n,) to a tree with the shapes and dtypes of `tree`.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    dtype = float_dtype(tree)
+    shapes = [leaf.shape for leaf in leaves]
+    dtypes = [leaf.dtype for leaf in leaves]
+    sizes = [leaf.size for leaf in leaves]
+    if len(leaves) == 1:
+        vector = leaves[0].reshape(-1)
+    elif leaves:
+        vector = jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
+    else:
+        vector = jnp.zeros((0,), dtype)
+
+    def back(flat: jax.Array) -> Tree:
+        parts, start = [], 0
+        for shape, kind, count in zip(shapes, dtypes, sizes, strict=True):
+            parts.append(flat[start : start + count].reshape(shape).astype(kind))
+            start += count
+        return jax.tree.unflatten(structure, parts)
+
+    return vector, back
+
+
+def vectors_like(tree: Tree, count: int) -> Tree:
+    """`count` zero trees stacked along a new leading axis (the memory of a method)."""
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), tree)
