@@ -32,7 +32,14 @@ class _DenseMemory(NamedTuple):
 class _Dense:
     def empty(self, x: Tree) -> _DenseMemory:
         vector, _ = trees.ravel(x)
-        return _DenseMemory(jnp.eye(vector.size, dtype=vector.dtype), jnp.zeros((), jnp.int32))
+        blank = jnp.zeros((vector.size, vector.size), vector.dtype)
+        return _DenseMemory(blank, jnp.zeros((), jnp.int32))
+
+    def is_empty(self, memory: _DenseMemory) -> jax.Array:
+        return memory.moves == 0
+
+    def forget(self, memory: _DenseMemory, when: jax.Array) -> _DenseMemory:
+        return memory._replace(moves=jnp.where(when, 0, memory.moves))
 
     def remember(self, memory: _DenseMemory, move: _descent.Move, when: jax.Array) -> _DenseMemory:
         s, _ = trees.ravel(move.step)
@@ -40,19 +47,22 @@ class _Dense:
         sy, yy, curved = _curvature(s, y)
         use = when & curved
         sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
-        # Nocedal and Wright (6.20): scale the identity by the first move before using it.
-        start = jnp.where(memory.moves == 0, sy / yy, 1)
-        inverse = memory.inverse * start
-        # (6.17), with H y formed once.
-        hy = inverse @ y
         s, y = jnp.where(use, s, 0), jnp.where(use, y, 0)
+        # Nocedal and Wright (6.20): an empty memory stands for the identity, scaled by the first move.
+        blank = memory.moves == 0
+        scale = sy / yy
+        hy = jnp.where(blank, scale * y, memory.inverse @ y)
+        eye = scale * jnp.eye(s.size, dtype=s.dtype)
+        # (6.17), with H y formed once.
         factor = (sy + jnp.vdot(y, hy)) / (sy * sy)
-        updated = inverse + factor * jnp.outer(s, s) - (jnp.outer(hy, s) + jnp.outer(s, hy)) / sy
+        cross = (hy / sy)[:, None] * s[None, :]
+        change = (factor * s)[:, None] * s[None, :] - cross - cross.T
+        updated = jnp.where(blank, eye, memory.inverse) + change
         return _DenseMemory(jnp.where(use, updated, memory.inverse), memory.moves + use.astype(jnp.int32))
 
     def direction(self, memory: _DenseMemory, grad: Tree) -> Tree:
         vector, back = trees.ravel(grad)
-        return back(-(memory.inverse @ vector))
+        return back(-jnp.where(memory.moves == 0, vector, memory.inverse @ vector))
 
     def first_length(self, memory: _DenseMemory, guess: jax.Array) -> jax.Array:
         return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
@@ -114,6 +124,16 @@ class _Limited(NamedTuple):
             jnp.zeros((self.length,), dtype),
             jnp.ones((), dtype),
             jnp.zeros((), jnp.int32),
+        )
+
+    def is_empty(self, memory: _LimitedMemory) -> jax.Array:
+        return memory.moves == 0
+
+    def forget(self, memory: _LimitedMemory, when: jax.Array) -> _LimitedMemory:
+        return memory._replace(
+            inverse_curvatures=jnp.where(when, 0, memory.inverse_curvatures),
+            scale=jnp.where(when, 1, memory.scale),
+            moves=jnp.where(when, 0, memory.moves),
         )
 
     def remember(self, memory: _LimitedMemory, move: _descent.Move, when: jax.Array) -> _LimitedMemory:

@@ -41,6 +41,14 @@ class Rule(Protocol):
         """The memory before any move."""
         ...
 
+    def forget(self, memory: Any, when: jax.Array) -> Any:
+        """An empty memory where `when` is true."""
+        ...
+
+    def is_empty(self, memory: Any) -> jax.Array:
+        """Whether the memory is empty, so that its direction is -grad."""
+        ...
+
     def remember(self, memory: Any, move: Move, when: jax.Array) -> Any:
         """The memory after a move; unchanged where `when` is false."""
         ...
@@ -54,6 +62,14 @@ class Rule(Protocol):
         ...
 
 
+# What the trial point of the next turn is.
+_SEARCHING = 0  # a step length along the direction, to be judged
+_FIRST = 1  # the start
+_SETTLED = 2  # a step that is known to go down, after a search that gave up: accept it
+_FINAL = 3  # the last accepted point again, after a search that gave up for good: stop there
+_FINAL_NOT_FINITE = 4  # the same, where the search met NaN or infinity
+
+
 class DescentState(NamedTuple):
     """Attributes as named; `x, value, grad` are those of the last accepted point."""
 
@@ -65,12 +81,8 @@ class DescentState(NamedTuple):
     slope: jax.Array
     search: SearchState
     memory: Any
-    fresh: jax.Array  # the memory is empty: the direction is steepest descent
-    first: jax.Array  # nothing has been evaluated yet
-    forced: jax.Array  # the trial is a step known to go down: accept it
-    final: jax.Array  # the trial is the last accepted point again: stop there
-    ended: jax.Array  # this turn was that last one
-    failure: jax.Array  # the status to end with if that point is no solution
+    phase: jax.Array
+    verdict: jax.Array  # RUNNING; after a final turn, the failure that led there
     first_optimality: jax.Array
 
 
@@ -78,7 +90,6 @@ def init(rule: Rule, x: Tree) -> DescentState:
     """The state before the first turn; nothing is evaluated."""
     zero = jnp.zeros((), trees.float_dtype(x))
     zeros = trees.zeros_like(x)
-    yes, no = jnp.ones((), bool), jnp.zeros((), bool)
     return DescentState(
         info=no_info(x),
         x=x,
@@ -88,12 +99,8 @@ def init(rule: Rule, x: Tree) -> DescentState:
         slope=zero,
         search=begin(zero, zero, zero),
         memory=rule.empty(x),
-        fresh=yes,
-        first=yes,
-        forced=no,
-        final=no,
-        ended=no,
-        failure=code(Status.LINE_SEARCH_FAILED),
+        phase=jnp.int32(_FIRST),
+        verdict=code(Status.RUNNING),
         first_optimality=zero,
     )
 
@@ -102,14 +109,16 @@ def step(
     rule: Rule, search: Search, problem: Minimization, x: Tree, state: DescentState
 ) -> tuple[Tree, DescentState]:
     """Evaluate at x and propose the next trial point."""
+    first, settled = state.phase == _FIRST, state.phase == _SETTLED
+    last = state.phase >= _FINAL
     value, grad = problem.value_and_grad(x)
     slope = trees.dot(grad, state.direction)
     finite = jnp.isfinite(value) & jnp.isfinite(trees.max_norm(trees.stop_gradient(grad)))
-    good, gives_up, searching = search.advance(state.search, value, slope, state.value, state.slope)
-    accepted = state.first | state.final | (finite & (good | state.forced))
-    gives_up = ~accepted & (gives_up | state.forced)
+    good, tired, searching = search.advance(state.search, value, slope, state.value, state.slope)
+    accepted = first | last | (finite & (good | settled))
+    gives_up = ~accepted & (tired | settled)
 
-    moved = accepted & ~state.first & ~state.final
+    moved = accepted & ~first & ~last
     move = Move(
         trees.subtract(x, state.x),
         trees.subtract(grad, state.grad),
@@ -119,28 +128,29 @@ def step(
         state.slope,
     )
     memory = rule.remember(state.memory, move, moved)
-    base = trees.select(accepted, (x, value, grad), (state.x, state.value, state.grad))
-    base_x, base_value, base_grad = base
+    base_x, base_value, base_grad = trees.select(
+        accepted, (x, value, grad), (state.x, state.value, state.grad)
+    )
 
-    settle = gives_up & (searching.low > 0) & ~state.forced  # a shorter step went down: take that one
-    restart = gives_up & ~settle & ~state.fresh
+    settle = gives_up & (searching.low > 0) & ~settled  # a shorter step went down: take that one
+    restart = gives_up & ~settle & ~rule.is_empty(memory)
     final = gives_up & ~settle & ~restart
-    memory = trees.select(restart, rule.empty(x), memory)
+    memory = rule.forget(memory, restart)
     direction = rule.direction(memory, base_grad)
     base_slope = trees.dot(base_grad, direction)
     uphill = ~(base_slope < 0) & (trees.max_norm(trees.stop_gradient(base_grad)) > 0)
-    memory = trees.select(uphill & accepted, rule.empty(x), memory)
+    memory = rule.forget(memory, uphill & accepted)
     direction = trees.select(uphill, trees.negative(base_grad), direction)
     base_slope = jnp.where(uphill, -trees.squared_norm(base_grad), base_slope)
-    fresh = (state.fresh & ~moved) | restart | (uphill & accepted)
 
-    begins = accepted | restart
-    length = _first_length(rule, search, memory, fresh, state, base_grad, base_slope)
-    search_state = trees.select(begins, begin(length, base_value, base_slope), searching)
-    alpha = jnp.where(settle, searching.low, search_state.alpha)
+    length = _first_length(rule, search, memory, state, base_grad, base_slope)
+    searching = trees.select(accepted | restart, begin(length, base_value, base_slope), searching)
+    alpha = jnp.where(settle, searching.low, searching.alpha)
     alpha = jnp.where(final, jnp.zeros_like(alpha), alpha)
     info = info_at(value, grad, accepted)
-    failure = jnp.where(finite, code(Status.LINE_SEARCH_FAILED), code(Status.NOT_FINITE))
+    ending = jnp.where(finite, _FINAL, _FINAL_NOT_FINITE)
+    phase = jnp.where(final, ending, jnp.where(settle, _SETTLED, _SEARCHING)).astype(jnp.int32)
+    failure = jnp.where(state.phase == _FINAL, code(Status.LINE_SEARCH_FAILED), code(Status.NOT_FINITE))
     new_state = DescentState(
         info=info,
         x=base_x,
@@ -148,27 +158,17 @@ def step(
         grad=base_grad,
         direction=direction,
         slope=base_slope,
-        search=search_state._replace(alpha=alpha),
+        search=searching._replace(alpha=alpha),
         memory=memory,
-        fresh=fresh,
-        first=jnp.zeros((), bool),
-        forced=settle,
-        final=final,
-        ended=state.final,
-        failure=jnp.where(state.final, state.failure, failure),
-        first_optimality=jnp.where(state.first, info.optimality, state.first_optimality),
+        phase=phase,
+        verdict=jnp.where(last, failure, code(Status.RUNNING)),
+        first_optimality=jnp.where(first, info.optimality, state.first_optimality),
     )
     return trees.add_scaled(base_x, alpha, direction), new_state
 
 
 def _first_length(
-    rule: Rule,
-    search: Search,
-    memory: Any,
-    fresh: jax.Array,
-    state: DescentState,
-    grad: Tree,
-    slope: jax.Array,
+    rule: Rule, search: Search, memory: Any, state: DescentState, grad: Tree, slope: jax.Array
 ) -> jax.Array:
     """The first trial of a new search: as much change as the last move, or a unit step at the start."""
     if search.fixed_length is not None:
@@ -177,18 +177,17 @@ def _first_length(
     cautious = jnp.minimum(1, 1 / jnp.where(size > 0, size, 1))
     ratio = state.slope / jnp.where(slope < 0, slope, -1)
     scaled = state.search.alpha * jnp.clip(ratio, 0.1, 10)
-    guess = jnp.where(state.first | ~(scaled > 0), cautious, scaled)
-    return jnp.where(fresh, jnp.where(state.first, cautious, guess), rule.first_length(memory, guess))
+    guess = jnp.where((state.phase == _FIRST) | ~(scaled > 0), cautious, scaled)
+    return rule.first_length(memory, guess)
 
 
 def status(problem: Minimization, state: DescentState) -> jax.Array:
     """The verdict on the point just evaluated; a rejected trial leaves the solve running."""
+    running = code(Status.RUNNING)
     verdict = judge(problem, state.info)
-    last_word = jnp.where(
-        converged_at_precision(problem, state.info, state.first_optimality),
-        code(Status.CONVERGED),
-        state.failure,
-    )
     counts = state.info.accepted | (verdict == int(Status.UNBOUNDED))
-    verdict = jnp.where(counts, verdict, code(Status.RUNNING))
-    return jnp.where(state.ended & (verdict == int(Status.RUNNING)), last_word, verdict)
+    verdict = jnp.where(counts, verdict, running)
+    precise = converged_at_precision(problem, state.info, state.first_optimality)
+    last_word = jnp.where(precise, code(Status.CONVERGED), state.verdict)
+    ended = (state.verdict != int(Status.RUNNING)) & (verdict == int(Status.RUNNING))
+    return jnp.where(ended, last_word, verdict)

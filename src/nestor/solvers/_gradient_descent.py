@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solvers import _descent
@@ -17,6 +18,12 @@ Tree = Any
 
 class _Steepest:
     def empty(self, x: Tree) -> tuple[()]:
+        return ()
+
+    def is_empty(self, memory: tuple[()]) -> jax.Array:
+        return jnp.ones((), bool)
+
+    def forget(self, memory: tuple[()], when: jax.Array) -> tuple[()]:
         return ()
 
     def remember(self, memory: tuple[()], move: _descent.Move, when: jax.Array) -> tuple[()]:

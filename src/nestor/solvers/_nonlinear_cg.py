@@ -26,7 +26,6 @@ Direction = Literal[
 class _Memory(NamedTuple):
     beta: jax.Array
     direction: Tree
-    moves: jax.Array
 
 
 class _Conjugate(NamedTuple):
@@ -35,7 +34,13 @@ class _Conjugate(NamedTuple):
     formula: str
 
     def empty(self, x: Tree) -> _Memory:
-        return _Memory(jnp.zeros((), trees.float_dtype(x)), trees.zeros_like(x), jnp.zeros((), jnp.int32))
+        return _Memory(jnp.zeros((), trees.float_dtype(x)), trees.zeros_like(x))
+
+    def is_empty(self, memory: _Memory) -> jax.Array:
+        return memory.beta == 0
+
+    def forget(self, memory: _Memory, when: jax.Array) -> _Memory:
+        return memory._replace(beta=jnp.where(when, 0, memory.beta))
 
     def remember(self, memory: _Memory, move: _descent.Move, when: jax.Array) -> _Memory:
         beta = _beta(self.formula, move)
@@ -44,7 +49,7 @@ class _Conjugate(NamedTuple):
         stale = overlap > 0.2 * trees.squared_norm(move.grad)
         restarts = stale if self.formula in ("fletcher-reeves", "dai-yuan", "conjugate-descent") else False
         beta = jnp.where(jnp.isfinite(beta) & ~jnp.asarray(restarts), beta, 0)
-        return trees.select(when, _Memory(beta, move.direction, memory.moves + 1), memory)
+        return trees.select(when, _Memory(beta, move.direction), memory)
 
     def direction(self, memory: _Memory, grad: Tree) -> Tree:
         return trees.add_scaled(trees.negative(grad), memory.beta, memory.direction)

@@ -16,8 +16,7 @@ class SearchState(NamedTuple):
     Attributes:
         alpha: the trial step length to be evaluated next.
         low, low_value, low_slope: the longest step known to go down, and what was seen there.
-        high, high_value, high_slope: a step known to go too far; the slope is -1 if it is not known.
-        bracketed: whether `high` means anything.
+        high, high_slope: a step known to go too far, zero if there is none; the slope is -1 if not known.
         tries: evaluations spent in this search.
     """
 
@@ -26,9 +25,7 @@ class SearchState(NamedTuple):
     low_value: jax.Array
     low_slope: jax.Array
     high: jax.Array
-    high_value: jax.Array
     high_slope: jax.Array
-    bracketed: jax.Array
     tries: jax.Array
 
 
@@ -50,17 +47,7 @@ class Search(Protocol):
 def begin(alpha: jax.Array, value0: jax.Array, slope0: jax.Array) -> SearchState:
     """The state before the first trial of a search."""
     zero = jnp.zeros_like(alpha)
-    return SearchState(
-        alpha,
-        zero,
-        value0,
-        slope0,
-        zero,
-        zero,
-        zero - 1,
-        jnp.zeros((), bool),
-        jnp.zeros((), jnp.int32),
-    )
+    return SearchState(alpha, zero, value0, slope0, zero, zero - 1, jnp.zeros((), jnp.int32))
 
 
 def _ratio(a: jax.Array, b: jax.Array, fallback: Any) -> jax.Array:
@@ -189,17 +176,16 @@ class StrongWolfe:
         low_value = jnp.where(closes, state.low_value, value)
         low_slope = jnp.where(closes, state.low_slope, slope)
         high = jnp.where(closes, a, state.high)
-        high_value = jnp.where(closes, value, state.high_value)
         high_slope = jnp.where(closes, jnp.where(uphill, slope, -1), state.high_slope)
-        bracketed = state.bracketed | closes
+        bracketed = high > 0
         tries = state.tries + 1
 
         width = high - low
         secant = _ratio(low_slope, low_slope - high_slope, 0.5)
-        rise = high_value - low_value - low_slope * width
+        rise = value - low_value - low_slope * width
         parabola = jnp.clip(_ratio(-low_slope * width, 2 * rise, 0.1), 0.1, 0.5)
         known = high_slope >= 0
-        fraction = jnp.where(known, jnp.clip(secant, 0.02, 0.98), parabola)
+        fraction = jnp.where(known, jnp.clip(secant, 0.02, 0.98), jnp.where(closes, parabola, 0.5))
         fraction = jnp.where(tries % 6 == 5, 0.5, fraction)
         inside = low + fraction * width
         gain = slope - state.low_slope
@@ -211,9 +197,7 @@ class StrongWolfe:
         return (
             accept,
             give_up,
-            SearchState(
-                next_alpha, low, low_value, low_slope, high, high_value, high_slope, bracketed, tries
-            ),
+            SearchState(next_alpha, low, low_value, low_slope, high, high_slope, tries),
         )
 
 
