@@ -13,7 +13,7 @@ help: ## list the verbs
 
 install: $(VENV)/.installed ## a virtual environment with Nestor in it, editable; does nothing the second time
 
-demo: install ## a first look: solves small nested problems and says what it found
+demo: install ## one L2 strength per weight on the digits: a table, a picture and a record in runs/
 	$(BIN)/nestor demo
 
 test: install ## every test, two at a time (PYTEST_ARGS="-k floors" picks some)

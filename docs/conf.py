@@ -30,17 +30,17 @@ html_theme = "furo"
 html_title = "Nestor"
 
 
-def keep_norms(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Let |x| in a docstring be a norm: to reStructuredText the bars mean a substitution."""
+def keep_signs(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let |x| in a docstring be a norm and *args be arguments; reStructuredText has other plans for both."""
     in_example = False
     for number, line in enumerate(lines):
         in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
         if not in_example:
             pieces = re.split("(`+[^`]*`+)", line)
-            pieces[::2] = [re.sub(r"(?<!\\)\|", r"\|", piece) for piece in pieces[::2]]
+            pieces[::2] = [re.sub(r"(?<!\\)\||(?<![\w*])\*(?=args)", r"\\\g<0>", p) for p in pieces[::2]]
             lines[number] = "".join(pieces)
 
 
 def setup(app: Any) -> None:
     """Register what this file adds to Sphinx."""
-    app.connect("autodoc-process-docstring", keep_norms)
+    app.connect("autodoc-process-docstring", keep_signs)

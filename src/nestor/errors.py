@@ -9,6 +9,7 @@ NestorError
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 __all__ = ["BadArgument", "CannotDifferentiate", "MissingExtra", "NestorError", "SolveFailed"]
@@ -44,8 +45,19 @@ class BadArgument(NestorError, ValueError, TypeError):
 
     def __init__(self, where: str, argument: str, *, got: Any, want: str, do: str):
         self.where, self.argument, self.got, self.want, self.do = where, argument, got, want, do
-        shown = got if isinstance(got, str) else _short(got)
-        super().__init__(f"{where}: argument '{argument}' is {shown}; it must be {want}.\nDo this: {do}.")
+        room = _LONGEST - len(f"{where}: argument '{argument}' is ; it must be {want}.")
+        self.shown = _one_line(got if isinstance(got, str) else _short(got), room)
+        remedy = _one_line(do, _LONGEST - len("Do this: ."))
+        super().__init__(
+            f"{where}: argument '{argument}' is {self.shown}; it must be {want}.\nDo this: {remedy}."
+        )
+
+    def __reduce__(self) -> Any:
+        """Pickled with the value as text: it may be a function, or traced."""
+        make = functools.partial(
+            type(self), self.where, self.argument, got=self.shown, want=self.want, do=self.do
+        )
+        return make, ()
 
 
 class SolveFailed(NestorError, RuntimeError):
@@ -97,12 +109,30 @@ class MissingExtra(NestorError, ImportError):
     """
 
     def __init__(self, package: str, extra: str, purpose: str):
+        self.package, self.extra, self.purpose = package, extra, purpose
         super().__init__(
             f"{purpose} needs {package}, which is not installed.\nDo this: pip install 'nestor[{extra}]'"
         )
 
+    def __reduce__(self) -> Any:
+        """Pickled as what it was made of."""
+        return type(self), (self.package, self.extra, self.purpose)
+
+
+_LONGEST = 290  # characters of a line of a message
+
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    text = text if len(text) <= 80 else text[:77] + "..."
+    try:
+        text = _one_line(repr(value), 80)
+    except Exception:  # a message about a bad argument must not fail on a bad repr
+        return f"an object of type {type(value).__name__}"
+    if type(value).__name__.endswith("Tracer"):
+        return f"the traced value {text}"
     return f"{text} ({type(value).__name__})"
+
+
+def _one_line(text: str, longest: int) -> str:
+    text = " ".join(text.split())
+    longest = max(longest, 40)
+    return text if len(text) <= longest else text[: longest - 3] + "..."

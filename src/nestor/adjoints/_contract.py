@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from nestor.adjoints._tangents import custom_jvp_on_perturbed
+from nestor import trees
 from nestor.loops import Loop
 
 Tree = Any
@@ -91,7 +91,7 @@ def envelope(
         _, tangent = jax.jvp(lambda p: value_at(answer.x, merge(p)), (perturbed,), (tangents,))
         return (answer.value, answer.record), (tangent.astype(answer.value.dtype), None)
 
-    return custom_jvp_on_perturbed(value, rule)
+    return trees.custom_jvp_on_perturbed(value, rule)
 
 
 def value_tangent(

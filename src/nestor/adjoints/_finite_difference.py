@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints._contract import Answer, Condition
-from nestor.adjoints._tangents import custom_jvp_on_perturbed
 from nestor.loops import Loop, to_the_end
 
 Tree = Any
@@ -71,5 +70,5 @@ class FiniteDifference:
             dx, dvalue = jax.tree.map(lambda r: jnp.tensordot(direction.astype(r.dtype), r, axes=1), rows)
             return answer, Answer(dx, dvalue, None)
 
-        solution = custom_jvp_on_perturbed(solve, rule)
+        solution = trees.custom_jvp_on_perturbed(solve, rule)
         return solution

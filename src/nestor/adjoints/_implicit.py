@@ -10,7 +10,6 @@ import jax
 
 from nestor import linear, trees
 from nestor.adjoints._contract import Answer, Condition, value_tangent
-from nestor.adjoints._tangents import custom_jvp_on_perturbed
 from nestor.loops import Loop, to_the_end
 
 Tree = Any
@@ -67,5 +66,5 @@ class Implicit:
             dx = linear.solve(operator, right, self.linear_solver)
             return answer, Answer(dx, value_tangent(condition, answer, dx, perturbed, merge, t), None)
 
-        solution = custom_jvp_on_perturbed(solve, rule)
+        solution = trees.custom_jvp_on_perturbed(solve, rule)
         return solution

@@ -19,8 +19,9 @@ Tree = Any
 class Unroll:
     """Differentiate every step: the exact derivative of the computation, start and step sizes included.
 
-    A converged answer is differentiated through one move more, which is smaller than the tolerance: its
-    derivative is then no less accurate than the answer.
+    The first trial length of a line search counts as a constant; everything else is differentiated. A converged
+    answer is differentiated through one move more, which is smaller than the tolerance, so that an answer met
+    early and by luck has a derivative too.
 
     Forward and reverse mode, any order. Memory of a reverse pass: `max_steps` states of the solver, so set
     `max_steps` no higher than needed; time: about three forward runs of `max_steps` steps under `vmap`,
@@ -71,7 +72,8 @@ class Truncate:
     """Differentiate only the last `last` steps; whatever came before is a constant.
 
     Args:
-        last: number of turns k that are differentiated (a turn is one evaluation of the objective).
+        last: number of moves k that are differentiated, from a constant point: the last k evaluations, and the
+            move that the last of them proposes.
 
     Biased, by a factor that shrinks with the convergence rate to the power k. Memory: k states.
     Forward and reverse mode. Source: Shaban et al. 2019.
@@ -95,9 +97,10 @@ class Truncate:
 class OneStep:
     """Differentiate one step of the solver, taken at the answer: `Truncate(last=1)`.
 
-    Nearly exact for methods that converge fast (Newton, quasi-Newton near the answer), biased by the
-    convergence rate for others. No linear solve, no second derivative of the objective for first-order
-    methods. Source: Bolte, Pauwels, Vaiter 2023, definition 1.
+    Exact to the accuracy of the answer for the Newton methods, biased by the convergence rate for others: a
+    rough guess for quasi-Newton and conjugate gradients, whose memory of past gradients is not the Hessian.
+    No linear solve; of second derivatives only the mixed one for first-order methods.
+    Source: Bolte, Pauwels, Vaiter 2023, definition 1.
 
     >>> import jax, nestor
     >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, solver=nestor.Newton(),

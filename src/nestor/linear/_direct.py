@@ -21,6 +21,8 @@ _DENSE_UP_TO = 256
 class Cholesky:
     """Dense Cholesky factorisation, for symmetric positive definite operators; NaN if A is not that.
 
+    Singular to working precision counts as not positive definite: its solution would mean nothing.
+
     Cost: n products to build A, n^3 / 3 operations, n^2 numbers of memory.
 
     >>> import jax.numpy as jnp, nestor
@@ -36,7 +38,9 @@ class Cholesky:
             pivot = matrix[0]
             return back(jnp.where(pivot > 0, vector / pivot, jnp.nan * vector))
         factor = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-        return back(jsl.cho_solve((factor, True), vector))
+        x = jsl.cho_solve((factor, True), vector)
+        regular = _has_full_rank(jnp.diagonal(factor) ** 2, jnp.diagonal(matrix))
+        return back(jnp.where(regular, x, jnp.nan * x))
 
 
 @trees.record
@@ -58,8 +62,17 @@ class LU:
         if vector.size == 1:
             x = vector / matrix[0]
         else:
-            x = jsl.lu_solve(jsl.lu_factor(matrix), vector)
+            factor, pivots = jsl.lu_factor(matrix)
+            x = jsl.lu_solve((factor, pivots), vector)
+            regular = _has_full_rank(jnp.diagonal(factor), jnp.max(jnp.abs(matrix), axis=0))
+            x = jnp.where(regular, x, jnp.nan * x)
         return back(jnp.where(jnp.all(jnp.isfinite(x)), x, jnp.nan * x))
+
+
+def _has_full_rank(pivots: jax.Array, columns: jax.Array) -> jax.Array:
+    """Whether every pivot of a factorisation is more than rounding, measured against its own column."""
+    eps = float(jnp.finfo(pivots.dtype).eps)
+    return jnp.all(jnp.abs(pivots) > 4 * eps * columns)
 
 
 @trees.record

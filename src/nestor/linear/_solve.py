@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from nestor import trees
 from nestor.linear._direct import Auto
 from nestor.linear._operators import LinearSolver, Operator
 
@@ -35,10 +37,26 @@ def solve(operator: Operator, b: Tree, solver: LinearSolver | None = None) -> Tr
     -0.75
     """
     method = Auto() if solver is None else solver
+    # One vector, not a tree: JAX transposes a solve only if every leaf of b is perturbed. And a space that is
+    # described by shapes alone: what is perturbed must reach the solve through A and b only.
+    right, back = trees.ravel(b)
+    like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), operator.like)
 
-    def forward(matvec: Callable[[Tree], Tree], rhs: Tree) -> Tree:
-        return method.run(dataclasses.replace(operator, matvec=matvec), rhs)
+    def flat(vector: jax.Array) -> jax.Array:
+        return trees.ravel(operator.matvec(back(vector)))[0]
 
-    return jax.lax.custom_linear_solve(
-        operator.matvec, b, forward, transpose_solve=forward, symmetric=operator.symmetric
-    )
+    def run(matvec: Callable[[jax.Array], jax.Array], vector: jax.Array) -> jax.Array:
+        def on_trees(tree: Tree) -> Tree:
+            return back(matvec(trees.ravel(tree)[0]))
+
+        posed = dataclasses.replace(operator, matvec=on_trees, like=like)
+        return trees.ravel(method.run(posed, back(vector)))[0]
+
+    try:
+        x = jax.lax.custom_linear_solve(flat, right, run, transpose_solve=run, symmetric=operator.symmetric)
+    except ValueError as error:
+        if "Reverse-mode" not in str(error):
+            raise
+        # A holds a while loop and has no transpose; JAX says so again if reverse mode is really wanted.
+        x = jax.lax.custom_linear_solve(flat, right, run)
+    return back(x)

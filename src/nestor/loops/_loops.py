@@ -58,9 +58,11 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> Tree:
     The carries of the last turns are kept in a ring while a `while` loop runs; the turns from the oldest of
     them on are then run again, differentiably. Memory: `last` carries, twice.
     """
+    again = min(last, loop.bound)
+    size = max(again, 1)
     constant = jax.tree.map(_constant, inputs)
     start = loop.start(constant)
-    ring = trees.vectors_like(start, last)
+    ring = trees.vectors_like(start, size)
 
     def more(indexed: tuple[jax.Array, Tree, Tree]) -> jax.Array:
         count, carry, _ = indexed
@@ -68,14 +70,14 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> Tree:
 
     def body(indexed: tuple[jax.Array, Tree, Tree]) -> tuple[jax.Array, Tree, Tree]:
         count, carry, ring = indexed
-        ring = jax.tree.map(lambda r, c: r.at[count % last].set(c), ring, carry)
+        ring = jax.tree.map(lambda r, c: r.at[count % size].set(c), ring, carry)
         return count + 1, loop.turn(constant, carry), ring
 
     count, end, ring = jax.lax.while_loop(more, body, (jnp.int32(0), start, ring))
-    oldest = jax.tree.map(lambda r: r[jnp.maximum(count - last, 0) % last], ring)
+    oldest = jax.tree.map(lambda r: r[jnp.maximum(count - size, 0) % size], ring)
     oldest = trees.select(count > 0, oldest, end)
     oldest = jax.tree.map(_constant, oldest)
-    return _scan(loop, inputs, oldest, oldest, last)
+    return _scan(loop, inputs, oldest, oldest, again)
 
 
 def rematerialised(loop: Loop, inputs: Tree, levels: int) -> Tree:

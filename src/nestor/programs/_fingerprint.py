@@ -164,8 +164,11 @@ def _static(value: Any) -> Hashable:
     if isinstance(value, (tuple, list)):
         return tuple(_static(v) for v in value)
     kind = type(value).__name__
-    if kind in {"Store", "EqualStore", "DebugInfo"}:
+    if kind in {"Store", "EqualStore", "DebugInfo", "TraceTag"}:
         return kind
+    if kind == "AxisData":  # a batch axis of vmap: made anew at every trace
+        fields = ("name", "size", "spmd_name", "explicit_mesh_axis")
+        return (kind, *(_static(getattr(value, field, None)) for field in fields))
     if getattr(value, "__qualname__", "") == "transformation_with_aux2.<locals>.<lambda>":
         return "Store"  # a thunk that reads a store
     if value is None or isinstance(value, (bool, int, str)) or kind == "PyTreeDef":

@@ -3,7 +3,8 @@
 Two traces of the same code with other data give the *same* `Program` object, so whatever is built once per
 program (compiled solves, derivative rules) is found again by JAX's own caches, which go by identity. The key
 is the structure of the traced program, never the identity of the Python function: a function whose globals
-or closure changed gives another program or other inputs, never a stale result.
+or closure changed gives another program or other inputs, never a stale result. (As for `jax.jit`, a custom
+derivative rule is known by its function object: a rule that reads a global sees that global's first value.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _lock = threading.Lock()
 
 
 class Program:
-    """A traced function of (captured, *args); made by `hoist`, compared by identity.
+    """A traced function of ``(captured, *args)``; made by `hoist`, compared by identity.
 
     Attributes:
         out_shape: the shapes and dtypes of the result, a tree of `jax.ShapeDtypeStruct`.
@@ -59,7 +60,9 @@ def hoist(fun: Callable[..., Any], *args: Any) -> tuple[Program, list[Any]]:
     Cost: one trace of `fun`, and a walk over the traced program.
     """
     avals = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
-    closed, out_shape = jax.make_jaxpr(fun, return_shape=True)(*avals)
+    # A fresh function each time: JAX remembers traces by the identity of the function, which a rebound global
+    # or closure does not change.
+    closed, out_shape = jax.make_jaxpr(lambda *args: fun(*args), return_shape=True)(*avals)
     in_tree = jax.tree.structure(args)
     key = (fingerprint(closed.jaxpr), in_tree, jax.tree.structure(out_shape))
     with _lock:

@@ -102,7 +102,7 @@ class BFGS:
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
-        return _descent.status(problem, state)
+        return _descent.status(self.search, problem, state)
 
 
 class _LimitedMemory(NamedTuple):
@@ -213,4 +213,4 @@ class LBFGS:
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
-        return _descent.status(problem, state)
+        return _descent.status(self.search, problem, state)

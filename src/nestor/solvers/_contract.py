@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from nestor import trees
+from nestor import linear, trees
 from nestor.solution import Status
 
 Tree = Any
@@ -34,13 +34,45 @@ class Problem:
     """What is to be solved. A final class for each kind says what `fun` means.
 
     Attributes:
-        fun: the user's function of one tree.
+        fun: the user's function of one tree; the driver's is a `Bound`, which lists what it captured.
         tol: a point is a solution when the optimality there is at most this.
     """
 
     fun: Callable[[Tree], Any]
     tol: float
     kind: ClassVar[str] = ""
+
+    def evaluate(self, transform: Callable[[Callable[[Tree], Any]], Callable[[Tree], Any]], x: Tree) -> Any:
+        """``transform(fun)(x)``, a constant for every derivative where that is not finite.
+
+        With it, steps can be differentiated in reverse although the solver met NaN or infinity on its way.
+        """
+        fun = self.fun
+        if not isinstance(fun, Bound):
+            return transform(fun)(x)
+
+        def at(inputs: tuple[list[Any], Tree]) -> Any:
+            captured, point = inputs
+            return transform(dataclasses.replace(fun, captured=captured))(point)
+
+        return trees.guarded(at)((fun.captured, x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A program with the values for what it captured: a function of one tree.
+
+    Attributes:
+        program: a function of (captured, x).
+        captured: the values, traced ones among them.
+    """
+
+    program: Callable[[list[Any], Tree], Any]
+    captured: list[Any]
+
+    def __call__(self, x: Tree) -> Any:
+        """The program at x."""
+        return self.program(self.captured, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +83,22 @@ class Minimization(Problem):
 
     def value_and_grad(self, x: Tree) -> tuple[jax.Array, Tree]:
         """The objective and its gradient at x, the value in the dtype of x."""
-        value, grad = jax.value_and_grad(self.fun)(x)
+        value, grad = self.evaluate(jax.value_and_grad, x)
         return value.astype(trees.float_dtype(x)), grad
+
+    def value_grad_and_hessian(self, x: Tree) -> tuple[jax.Array, Tree, jax.Array]:
+        """The objective, its gradient, and the dense Hessian, shape (n, n), of the raveled x."""
+
+        def transform(fun: Callable[[Tree], Any]) -> Callable[[Tree], Any]:
+            def at(x: Tree) -> tuple[jax.Array, Tree, jax.Array]:
+                (value, grad), push = jax.linearize(jax.value_and_grad(fun), x)
+                product = lambda v: push(v)[1]  # noqa: E731
+                return value, grad, linear.Operator(product, grad, symmetric=True).dense()
+
+            return at
+
+        value, grad, hessian = self.evaluate(transform, x)
+        return value.astype(trees.float_dtype(x)), grad, (hessian + hessian.T) / 2
 
     def value_grad_and_hvp(self, x: Tree) -> tuple[jax.Array, Tree, Callable[[Tree], Tree]]:
         """The objective, its gradient, and the map v -> (Hessian at x) v, linearised once."""

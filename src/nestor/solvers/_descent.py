@@ -18,7 +18,7 @@ from nestor.solvers._contract import (
     judge,
     no_info,
 )
-from nestor.solvers._searches import Search, SearchState, begin
+from nestor.solvers._searches import Search, SearchState, begin, rounding
 
 Tree = Any
 
@@ -68,6 +68,9 @@ _FIRST = 1  # the start
 _SETTLED = 2  # a step that is known to go down, after a search that gave up: accept it
 _FINAL = 3  # the last accepted point again, after a search that gave up for good: stop there
 _FINAL_NOT_FINITE = 4  # the same, where the search met NaN or infinity
+_FINAL_NOT_DESCENT = 5  # the same, where the objective rose although the slope is clearly downhill
+
+_IDLE = 10  # accepted moves in a row that lower neither the objective nor the gradient: rounding, give up
 
 
 class DescentState(NamedTuple):
@@ -83,6 +86,8 @@ class DescentState(NamedTuple):
     memory: Any
     phase: jax.Array
     verdict: jax.Array  # RUNNING; after a final turn, the failure that led there
+    idle: jax.Array  # accepted moves in a row without progress
+    least_optimality: jax.Array
     first_optimality: jax.Array
 
 
@@ -101,6 +106,8 @@ def init(rule: Rule, x: Tree) -> DescentState:
         memory=rule.empty(x),
         phase=jnp.int32(_FIRST),
         verdict=code(Status.RUNNING),
+        idle=jnp.int32(0),
+        least_optimality=zero + jnp.inf,
         first_optimality=zero,
     )
 
@@ -112,11 +119,19 @@ def step(
     first, settled = state.phase == _FIRST, state.phase == _SETTLED
     last = state.phase >= _FINAL
     value, grad = problem.value_and_grad(x)
-    slope = trees.dot(grad, state.direction)
     finite = jnp.isfinite(value) & jnp.isfinite(trees.max_norm(trees.stop_gradient(grad)))
+    found = info_at(value, grad)
+    # An infinite gradient has no weight in what follows, but times no weight it would be NaN in reverse mode.
+    grad = trees.select(finite, grad, trees.zeros_like(grad))
+    value = jnp.where(finite, value, jnp.inf)
+    slope = trees.dot(grad, state.direction)
     good, tired, searching = search.advance(state.search, value, slope, state.value, state.slope)
     accepted = first | last | (finite & (good | settled))
     gives_up = ~accepted & (tired | settled)
+    info = found._replace(accepted=accepted)
+    gains = first | (value < state.value) | (info.optimality < state.least_optimality)
+    idle = jnp.where(accepted, jnp.where(gains, 0, state.idle + 1), state.idle)
+    exhausted = accepted & ~last & (idle >= _IDLE)
 
     moved = accepted & ~first & ~last
     move = Move(
@@ -134,11 +149,12 @@ def step(
 
     settle = gives_up & (searching.low > 0) & ~settled  # a shorter step went down: take that one
     restart = gives_up & ~settle & ~rule.is_empty(memory)
-    final = gives_up & ~settle & ~restart
+    final = (gives_up & ~settle & ~restart) | exhausted
     memory = rule.forget(memory, restart)
     direction = rule.direction(memory, base_grad)
     base_slope = trees.dot(base_grad, direction)
-    uphill = ~(base_slope < 0) & (trees.max_norm(trees.stop_gradient(base_grad)) > 0)
+    downhill = (base_slope < 0) & jnp.isfinite(base_slope)
+    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(base_grad)) > 0)
     memory = rule.forget(memory, uphill & accepted)
     direction = trees.select(uphill, trees.negative(base_grad), direction)
     base_slope = jnp.where(uphill, -trees.squared_norm(base_grad), base_slope)
@@ -147,10 +163,12 @@ def step(
     searching = trees.select(accepted | restart, begin(length, base_value, base_slope), searching)
     alpha = jnp.where(settle, searching.low, searching.alpha)
     alpha = jnp.where(final, jnp.zeros_like(alpha), alpha)
-    info = info_at(value, grad, accepted)
-    ending = jnp.where(finite, _FINAL, _FINAL_NOT_FINITE)
+    expected = -state.search.alpha * state.slope
+    wrong = (value > state.value) & (expected > 1e3 * rounding(state.value)) & ~exhausted
+    ending = jnp.where(finite, jnp.where(wrong, _FINAL_NOT_DESCENT, _FINAL), _FINAL_NOT_FINITE)
     phase = jnp.where(final, ending, jnp.where(settle, _SETTLED, _SEARCHING)).astype(jnp.int32)
     failure = jnp.where(state.phase == _FINAL, code(Status.LINE_SEARCH_FAILED), code(Status.NOT_FINITE))
+    failure = jnp.where(state.phase == _FINAL_NOT_DESCENT, code(Status.NOT_DESCENT), failure)
     new_state = DescentState(
         info=info,
         x=base_x,
@@ -162,6 +180,8 @@ def step(
         memory=memory,
         phase=phase,
         verdict=jnp.where(last, failure, code(Status.RUNNING)),
+        idle=idle,
+        least_optimality=jnp.minimum(state.least_optimality, info.optimality),
         first_optimality=jnp.where(first, info.optimality, state.first_optimality),
     )
     return trees.add_scaled(base_x, alpha, direction), new_state
@@ -170,7 +190,10 @@ def step(
 def _first_length(
     rule: Rule, search: Search, memory: Any, state: DescentState, grad: Tree, slope: jax.Array
 ) -> jax.Array:
-    """The first trial of a new search: as much change as the last move, or a unit step at the start."""
+    """The first trial of a new search: as much change as the last move, or a unit step at the start.
+
+    A constant for derivatives: guesses made from guesses would carry a derivative that grows without end.
+    """
     if search.fixed_length is not None:
         return jnp.asarray(search.fixed_length).astype(slope.dtype)
     size = trees.norm(grad)
@@ -178,14 +201,17 @@ def _first_length(
     ratio = state.slope / jnp.where(slope < 0, slope, -1)
     scaled = state.search.alpha * jnp.clip(ratio, 0.1, 10)
     guess = jnp.where((state.phase == _FIRST) | ~(scaled > 0), cautious, scaled)
-    return rule.first_length(memory, guess)
+    return rule.first_length(memory, jax.lax.stop_gradient(guess))
 
 
-def status(problem: Minimization, state: DescentState) -> jax.Array:
+def status(search: Search, problem: Minimization, state: DescentState) -> jax.Array:
     """The verdict on the point just evaluated; a rejected trial leaves the solve running."""
     running = code(Status.RUNNING)
+    fixed = search.fixed_length is not None
     verdict = judge(problem, state.info)
-    counts = state.info.accepted | (verdict == int(Status.UNBOUNDED))
+    # A search may find a finite trial after one that is not; a fixed step has nothing else to try.
+    hopeless = (verdict == int(Status.NOT_FINITE)) & fixed
+    counts = state.info.accepted | (verdict == int(Status.UNBOUNDED)) | hopeless
     verdict = jnp.where(counts, verdict, running)
     precise = converged_at_precision(problem, state.info, state.first_optimality)
     last_word = jnp.where(precise, code(Status.CONVERGED), state.verdict)

@@ -15,7 +15,7 @@ from nestor.loops import Loop
 from nestor.programs import Program
 from nestor.solution import History, Status
 from nestor.solvers import _reports
-from nestor.solvers._contract import Info, Problem, code, no_info
+from nestor.solvers._contract import Bound, Info, Problem, code, no_info
 
 Tree = Any
 
@@ -105,7 +105,7 @@ def value_map(plan: Plan) -> Callable[[Inputs], tuple[jax.Array, Record]]:
 def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
-        fun = functools.partial(plan.program, inputs.captured)
+        fun = Bound(plan.program, inputs.captured)
         return solver, plan.kind.problem(fun, plan.tol)
 
     def start(inputs: Inputs) -> Carry:

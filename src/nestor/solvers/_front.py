@@ -83,15 +83,16 @@ def minimize(
             `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, or any optax transformation.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
-            the precision, 1.5e-8 in float64 and 3.5e-4 in float32.
+            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
+            can go no further also counts as converged at 100 eps times the first gradient.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.
         callback: called with a `Report` after every evaluation, also inside compiled solves; returning a true
             value or raising StopIteration stops the solve (status STOPPED).
         progress: show a progress line on stderr.
-        raise_on_failure: outside a trace, raise `SolveFailed` unless converged. Inside a trace (jit, vmap,
-            grad) nothing is raised: the status travels in the solution, x is the best point seen.
+        raise_on_failure: outside a trace, raise `SolveFailed` unless converged. Inside a trace (jit, vmap)
+            nothing is raised: the status travels in the solution, x is the best point seen.
 
     Returns:
         A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`.
@@ -100,7 +101,8 @@ def minimize(
         BadArgument: an argument cannot be used.
         SolveFailed: the solve did not converge (see raise_on_failure).
 
-    Cost: compiles once for a program and its shapes; calls with other data, closed over or not, reuse it.
+    Cost: compiles once for a program and its shapes; calls with other arrays, closed over or not, reuse it
+    (another Python number in the closure is another program: close over jnp.asarray of it in a sweep).
 
     >>> import jax.numpy as jnp, nestor
     >>> solution = nestor.minimize(lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
@@ -130,7 +132,8 @@ def argmin(
         fun, x0, solver, adjoint, tol, max_steps: as in `minimize`.
         on_failure: what happens without convergence: "raise" (`SolveFailed`; inside a trace a runtime error,
             which needs the package equinox), "nan" (x is NaN, and so are its derivatives), "keep" (the best
-            point seen, as it is). None is "raise" outside a trace and "nan" inside one.
+            point seen, as it is). None is "raise" where the status is known at once (plain calls, plain
+            `jax.grad`) and "nan" where it is traced (under `jit` and `vmap`).
 
     Returns:
         x, a tree like x0; differentiable to any order, forwards and backwards, as far as the adjoint goes.
@@ -475,10 +478,12 @@ def _columns(history: History) -> tuple[Any, Any, Any]:
 def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
     stats = solution.stats
     status = Status(int(solution.code))
+    value = jax.lax.stop_gradient(solution.fun)  # under a plain grad the value is traced, the status is not
+    shown = "traced" if isinstance(value, jax.core.Tracer) else f"{float(value):.6g}"
     return SolveFailed(
         f"{where}: {status.message}\n"
         f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
-        f"value {float(solution.fun):.6g}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
+        f"value {shown}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
         "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
         "See how-to/it-does-not-converge.",
         solution,
@@ -509,7 +514,7 @@ def _raise_at_run_time(where: str, result: Tree, bad: jax.Array) -> Tree:
     try:
         import equinox
     except ImportError as error:
-        raise MissingExtra("equinox", "errors", 'on_failure="raise" inside a trace') from error
+        raise MissingExtra("equinox", "test", 'on_failure="raise" inside a trace') from error
     return equinox.error_if(
         result, bad, f"{where}: a solve inside a compiled function did not converge (on_failure='raise')."
     )

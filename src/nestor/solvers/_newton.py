@@ -45,10 +45,8 @@ class Newton:
         self, problem: Minimization, x: Tree, state: _trust.TrustState
     ) -> tuple[Tree, _trust.TrustState]:
         """See `Solver.step`."""
-        value, grad, product = problem.value_grad_and_hvp(x)
+        value, grad, hessian = problem.value_grad_and_hessian(x)
         g, back = trees.ravel(grad)
-        hessian = linear.Operator(product, grad, symmetric=True).dense()
-        hessian = (hessian + hessian.T) / 2
 
         def propose(radius: jax.Array) -> _trust.Proposal:
             p, convex = _exact_step(hessian, g, radius)
@@ -231,7 +229,7 @@ def _steihaug(
     end = jax.lax.while_loop(more, walk, start)
     p = trees.select(probe & ~end.negative, zeros, end.p)
     decrease = -(trees.dot(g, p) + trees.dot(p, constant_product(p)) / 2)
-    return _trust.Proposal(_newton_derivative(product, grad, p, ~end.done & ~probe), decrease, ~end.negative)
+    return _trust.Proposal(_newton_derivative(product, grad, p, ~end.done), decrease, ~end.negative)
 
 
 def _to_boundary(p: Tree, d: Tree, radius: jax.Array) -> jax.Array:
@@ -242,7 +240,10 @@ def _to_boundary(p: Tree, d: Tree, radius: jax.Array) -> jax.Array:
 
 
 def _newton_derivative(product: Callable[[Tree], Tree], grad: Tree, p: Tree, interior: jax.Array) -> Tree:
-    """The step p, differentiated as the solution of H p = -g where it is one, else a constant."""
+    """The step p, differentiated as the solution of H p = -g where the model was convex and had room.
+
+    Elsewhere (at the boundary, along negative curvature) it is a constant.
+    """
     operator = linear.Operator(
         lambda v: trees.select(interior, product(v), v), grad, symmetric=True, positive=True
     )

@@ -114,4 +114,4 @@ class NonlinearCG:
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
-        return _descent.status(problem, state)
+        return _descent.status(self.search, problem, state)

@@ -24,7 +24,7 @@ class NewtonRoot:
         linear_solver: how J p = -F is solved: None is dense LU; GMRES() or BiCGStab() use products with J only.
 
     Quadratic convergence near a root with an invertible Jacobian; SINGULAR where it is not invertible,
-    STALLED at a local minimum of |F| that is no root. Cost a step: one Jacobian and one linear solve.
+    STALLED or OUT_OF_STEPS at a local minimum of |F| that is no root. Cost a step: one Jacobian and one linear solve.
     Source: Nocedal and Wright 2006, algorithm 11.4.
 
     >>> import nestor
@@ -41,8 +41,13 @@ class NewtonRoot:
 
     def step(self, problem: RootFinding, x: Tree, state: _trust.TrustState) -> tuple[Tree, _trust.TrustState]:
         """See `Solver.step`."""
-        residual, push = jax.linearize(problem.fun, x)
-        operator = linear.Operator(push, x)
+        if self.linear_solver is None:
+            residual, matrix = problem.evaluate(_with_jacobian, x)
+            _, back = trees.ravel(residual)
+            operator = linear.Operator(lambda v: back(matrix @ trees.ravel(v)[0]), x)
+        else:
+            residual, push = jax.linearize(problem.fun, x)
+            operator = linear.Operator(push, x)
         method = linear.LU() if self.linear_solver is None else self.linear_solver
         merit = trees.squared_norm(residual) / 2
 
@@ -65,6 +70,14 @@ class NewtonRoot:
         return _trust.status(problem, state)
 
 
+def _with_jacobian(fun: Any) -> Any:
+    def at(x: Tree) -> tuple[Tree, jax.Array]:
+        residual, push = jax.linearize(fun, x)
+        return residual, linear.Operator(push, x).dense()
+
+    return at
+
+
 class _BroydenState(NamedTuple):
     info: Info
     x: Tree  # the last accepted point
@@ -81,8 +94,7 @@ class Broyden:
 
     Args:
         jacobian: "exact" inverts the Jacobian at the start once (n forward derivatives, n^3 operations);
-            "identity" starts from -1 times the identity's inverse of nothing known: for F close to a multiple
-            of the identity, or without derivatives.
+            "identity" takes the identity for it, which needs no derivative and suits F(z) close to z - c.
         max_tries: halvings of one step before it gives up (LINE_SEARCH_FAILED).
 
     Superlinear convergence. Every evaluation improves the model, also of a rejected step. Cost a step: one
@@ -114,7 +126,7 @@ class Broyden:
 
     def step(self, problem: RootFinding, x: Tree, state: _BroydenState) -> tuple[Tree, _BroydenState]:
         """See `Solver.step`."""
-        residual = problem.fun(x)
+        residual = problem.evaluate(lambda fun: fun, x)
         new, old = trees.norm(residual), trees.norm(state.residual)
         finite = jnp.isfinite(new)
         falls = finite & (new <= (1 - 1e-4) * old)

@@ -87,8 +87,8 @@ class FixedStep:
 class Backtracking:
     """Armijo's rule: shorten the step until the objective falls by a fraction of what the slope promises.
 
-    Accepts f(x + a d) <= f(x) + decrease * a * slope, to within rounding. No condition on the new slope, so
-    quasi-Newton updates may have to be skipped.
+    Accepts f(x + a d) <= f(x) + decrease * a * slope; within rounding of f, a slope that shrinks. No other
+    condition on the new slope, so quasi-Newton updates may have to be skipped.
 
     Args:
         decrease: the fraction, between 0 and 1.
@@ -116,8 +116,10 @@ class Backtracking:
         self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
     ) -> tuple[jax.Array, jax.Array, SearchState]:
         """Accept, or shorten."""
-        noise = _noise(value0)
-        accept = value <= value0 + self.decrease * state.alpha * slope0 + noise
+        enough = value <= value0 + self.decrease * state.alpha * slope0
+        # Within rounding of the objective the slope decides: it must have shrunk.
+        flat = (value <= value0 + rounding(value0)) & (jnp.abs(slope) <= 0.8 * jnp.abs(slope0))
+        accept = enough | flat
         tries = state.tries + 1
         return (
             accept & jnp.isfinite(slope),
@@ -160,7 +162,7 @@ class StrongWolfe:
     ) -> tuple[jax.Array, jax.Array, SearchState]:
         """Accept, or move one end of the bracket and propose a trial inside or beyond it."""
         a = state.alpha
-        noise = _noise(value0)
+        noise = rounding(value0)
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
         size = jnp.abs(slope0)
         enough = value <= value0 + self.decrease * a * slope0
@@ -201,6 +203,6 @@ class StrongWolfe:
         )
 
 
-def _noise(value0: jax.Array) -> jax.Array:
+def rounding(value0: jax.Array) -> jax.Array:
     """How much of a difference of objective values may be rounding."""
     return jax.lax.stop_gradient(10 * float(jnp.finfo(value0.dtype).eps) * jnp.abs(value0))

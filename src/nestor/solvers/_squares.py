@@ -25,21 +25,34 @@ class _Linearised(NamedTuple):
 def _linearise(problem: LeastSquares, x: Tree) -> _Linearised:
     vector, back = trees.ravel(x)
 
-    def flat(v: jax.Array) -> jax.Array:
-        return trees.ravel(problem.fun(back(v)))[0].astype(vector.dtype)
+    def transform(fun: Any) -> Any:
+        def flat(v: jax.Array) -> jax.Array:
+            return trees.ravel(fun(back(v)))[0].astype(v.dtype)
 
-    residual, push = jax.linearize(flat, vector)
-    jacobian = jax.vmap(push, out_axes=1)(jnp.eye(vector.size, dtype=vector.dtype))
-    return _Linearised(residual, jacobian, jacobian.T @ residual, jnp.vdot(residual, residual) / 2, back)
+        def at(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            residual, push = jax.linearize(flat, v)
+            return residual, jax.vmap(push, out_axes=1)(jnp.eye(v.size, dtype=v.dtype))
+
+        return at
+
+    residual, jacobian = problem.evaluate(transform, vector)
+    merit = jnp.vdot(residual, residual) / 2
+    return _Linearised(residual, jacobian, jacobian.T @ residual, merit, back)
 
 
 def _solve_stacked(at: _Linearised, damping: jax.Array) -> jax.Array:
-    """The least-squares solution of [J; sqrt(damping)] p = [-r; 0], by QR: no squared condition number."""
+    """The least-squares solution of [J; sqrt(damping)] p = [-r; 0], by QR: no squared condition number.
+
+    NaN where the columns are dependent to working precision.
+    """
     n = at.gradient.size
     root = jnp.sqrt(damping) * jnp.eye(n, dtype=at.gradient.dtype)
     q, r = jnp.linalg.qr(jnp.concatenate([at.jacobian, root]))
     right = q[: at.residual.size].T @ -at.residual
-    return jax.scipy.linalg.solve_triangular(r, right)
+    eps = float(jnp.finfo(r.dtype).eps)
+    columns = jnp.sqrt(jnp.sum(jax.lax.stop_gradient(r) ** 2, axis=0))
+    regular = jnp.all(jnp.abs(jnp.diagonal(r)) > 4 * eps * columns)
+    return jnp.where(regular, jax.scipy.linalg.solve_triangular(r, right), jnp.nan)
 
 
 def _decrease(at: _Linearised, p: jax.Array) -> jax.Array:

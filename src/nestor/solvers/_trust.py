@@ -27,6 +27,7 @@ from nestor.solvers._contract import (
 Tree = Any
 
 _ACCEPT, _POOR, _GOOD = 1e-4, 0.25, 0.75
+_IDLE = 10  # accepted moves in a row that lower neither the merit nor the optimality: rounding, give up
 
 
 class Proposal(NamedTuple):
@@ -58,6 +59,8 @@ class TrustState(NamedTuple):
     final: jax.Array  # the trial is x again: stop there
     ended: jax.Array  # this turn was that last one
     failure: jax.Array
+    idle: jax.Array  # accepted moves in a row without progress
+    least_optimality: jax.Array
     first_optimality: jax.Array
 
 
@@ -78,6 +81,8 @@ def init(x: Tree) -> TrustState:
         final=no,
         ended=no,
         failure=code(Status.LINE_SEARCH_FAILED),
+        idle=jnp.int32(0),
+        least_optimality=zero + jnp.inf,
         first_optimality=zero,
     )
 
@@ -112,6 +117,9 @@ def step(
     ratio = jnp.where(safe, (state.merit - merit + noise) / jnp.where(safe, promised, 1), -1)
     ratio = jax.lax.stop_gradient(ratio)
     accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
+    gains = state.first | (merit < state.merit) | (info.optimality < state.least_optimality)
+    idle = jnp.where(accepted, jnp.where(gains, 0, state.idle + 1), state.idle)
+    exhausted = accepted & ~state.final & (idle >= _IDLE)
     length = jax.lax.stop_gradient(trees.norm(state.step))
     kept = jnp.where(
         (ratio > _GOOD) & (length > 0.8 * state.radius),
@@ -126,8 +134,8 @@ def step(
     proposal = propose(radius)
     sound = trees.all_finite(trees.stop_gradient(proposal.step))
     here = trees.norm(trees.stop_gradient(x))
-    too_short = length <= 2 * eps * jnp.maximum(here, eps)
-    final = (~accepted & too_short) | (accepted & ~sound & ~state.final)
+    too_short = length <= 2 * eps * jnp.maximum(here, eps**0.5)
+    final = (~accepted & too_short) | (accepted & ~sound & ~state.final) | exhausted
     retry = trees.scale(0.25, state.step)
     next_step = trees.select(accepted & sound, proposal.step, retry)
     next_step = trees.select(final, trees.zeros_like(x), next_step)
@@ -138,7 +146,7 @@ def step(
         x=base,
         merit=jnp.where(accepted, merit, state.merit),
         step=next_step,
-        decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.4375),
+        decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.3),
         radius=radius,
         convex=jnp.where(accepted, jnp.asarray(proposal.convex, bool), state.convex),
         singular=jnp.where(accepted & ~state.final, ~sound, state.singular),
@@ -146,6 +154,8 @@ def step(
         final=final,
         ended=state.final,
         failure=jnp.where(state.final, state.failure, failure),
+        idle=idle,
+        least_optimality=jnp.minimum(state.least_optimality, info.optimality),
         first_optimality=jnp.where(state.first, info.optimality, state.first_optimality),
     )
     return trees.add(base, next_step), new_state

@@ -72,7 +72,7 @@ def compilations() -> Iterator[list[str]]:
     """A list that grows by one entry with every program that is compiled meanwhile."""
     seen: list[str] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _COMPILED:
             seen.append(event)
 

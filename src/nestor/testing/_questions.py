@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,8 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nestor import trees
 from nestor.solution import Solution
-from nestor.solvers import find_root, fixed_point, least_squares, minimize
+from nestor.solvers import (
+    FixedPointFinding,
+    Info,
+    LeastSquares,
+    Minimization,
+    Problem,
+    RootFinding,
+    find_root,
+    fixed_point,
+    info_at,
+    judge,
+    least_squares,
+    minimize,
+    no_info,
+)
 
 Tree = Any
 
@@ -196,3 +212,51 @@ def _largest(tree: Tree) -> float:
 
 def _length(tree: Tree) -> float:
     return math.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(tree)))
+
+
+class _Found(NamedTuple):
+    info: Info
+
+
+def _condition(problem: Any) -> Callable[[Tree], Tree]:
+    if problem.kind == Minimization.kind:
+        return jax.grad(problem.fun)
+    if problem.kind == LeastSquares.kind:
+        return jax.grad(lambda x: trees.squared_norm(problem.fun(x)) / 2)
+    if problem.kind == FixedPointFinding.kind:
+        return lambda x: trees.subtract(x, problem.fun(x))
+    return problem.fun
+
+
+@dataclasses.dataclass(frozen=True)
+class FullNewton:
+    """Newton's method on the condition itself, undamped: the kit's own solver for differentiating.
+
+    One step at the answer has the derivative of the answer, whatever the kind of the problem; so every adjoint
+    that goes through one step or more is exact with it to first order.
+    """
+
+    solves: type[Problem]
+
+    def init(self, problem: Any, x: Tree) -> _Found:
+        """See `Solver.init`."""
+        return _Found(no_info(x))
+
+    def step(self, problem: Any, x: Tree, state: _Found) -> tuple[Tree, _Found]:
+        """See `Solver.step`."""
+        vector, back = trees.ravel(x)
+        flat = lambda v: trees.ravel(_condition(problem)(back(v)))[0]  # noqa: E731
+        residual, jacobian = flat(vector), jax.jacfwd(flat)(vector)
+        value = problem.fun(x) if problem.kind == Minimization.kind else trees.norm(residual)
+        following = back(vector - jnp.linalg.solve(jacobian, residual))
+        return following, _Found(info_at(value, residual))
+
+    def status(self, problem: Any, x: Tree, state: _Found) -> jax.Array:
+        """See `Solver.status`."""
+        return judge(problem, state.info)
+
+
+NEWTON: dict[str, FullNewton] = {
+    problem.kind: FullNewton(problem)
+    for problem in (Minimization, RootFinding, FixedPointFinding, LeastSquares)
+}

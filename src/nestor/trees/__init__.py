@@ -16,15 +16,18 @@ from nestor.trees._arithmetic import (
     zeros_like,
 )
 from nestor.trees._records import graft, join, record, split, stop_gradient
+from nestor.trees._tangents import custom_jvp_on_perturbed, guarded
 from nestor.trees._vectors import float_dtype, ravel, vectors_like
 
 __all__ = [
     "add",
     "add_scaled",
     "all_finite",
+    "custom_jvp_on_perturbed",
     "dot",
     "float_dtype",
     "graft",
+    "guarded",
     "join",
     "max_norm",
     "negative",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,11 @@ Tree = Any
 
 def float_dtype(tree: Tree) -> Any:
     """The widest floating dtype among the leaves (the default float dtype of JAX if there are none)."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    if not leaves:
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if not dtypes:
         return jnp.zeros(()).dtype
-    widest = leaves[0].dtype
-    for leaf in leaves[1:]:
-        widest = jnp.promote_types(widest, leaf.dtype)
-    return widest
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes)
 
 
 def ravel(tree: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from nestor.trees._arithmetic import all_finite
+
 Tree = Any
 
 
@@ -46,6 +48,23 @@ def custom_jvp_on_perturbed(function: Callable[[Tree], Tree], rule: Callable[...
         return out, _fill(out, out_dots)
 
     wrapped.defjvp(jvp, symbolic_zeros=True)
+    return wrapped
+
+
+def guarded(function: Callable[[Tree], Tree]) -> Any:
+    """The same function of one tree, constant for every derivative wherever its outputs are not all finite.
+
+    A trial that a solver rejects because it met NaN or infinity has no weight in what follows; but in reverse
+    mode no weight is a zero times an infinite slope, and that is NaN.
+    """
+
+    def rule(inputs: Tree, perturbed: list[Any], merge: Any, tangents: list[Any]) -> Any:
+        good = all_finite(jax.lax.stop_gradient(wrapped(inputs)))
+        point = [jnp.where(good, p, jax.lax.stop_gradient(p)) for p in perturbed]
+        along = [jnp.where(good, t, jnp.zeros_like(t)) for t in tangents]
+        return jax.jvp(lambda p: function(merge(p)), (point,), (along,))
+
+    wrapped = custom_jvp_on_perturbed(function, rule)
     return wrapped
 
 

@@ -1,0 +1,169 @@
+"""Trace the user's function, and say what to do where it cannot be traced.
+
+Errors that JAX raises because a value is traced become a `BadArgument` with the remedy first and JAX's own
+error as its cause. The user's own exceptions pass through as they are, with a note of where they arose.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nestor.errors import BadArgument, NestorError
+from nestor.programs import Program, hoist
+
+Tree = Any
+
+
+def trace_function(where: str, name: str, fun: Callable[..., Any], x: Tree) -> tuple[Program, list[Any], Any]:
+    """Trace the user's function at x; its program, what it captured, and the shapes of its result."""
+
+    def called(x: Tree) -> Tree:  # new at each call: JAX keeps traces by function, and globals may be rebound
+        result = fun(x)
+        _check_result(where, name, result)
+        return result
+
+    try:
+        program, captured = hoist(called, x)
+    except NestorError:  # of a solve inside fun, or of the check above
+        raise
+    except Exception as error:
+        if isinstance(error, TypeError):
+            _check_arity(where, name, fun, error)
+        hint = _hint(error)
+        if hint is not None:
+            got, remedy = hint
+            raise BadArgument(
+                where, name, got=f"a function that {got}", want="traceable by JAX", do=remedy
+            ) from error
+        _add_note(where, name, x, error)
+        raise
+    return program, captured, program.out_shape
+
+
+_HINTS: tuple[tuple[type[Exception], str, str, str], ...] = (  # the first that fits: class, text, got, remedy
+    (
+        jax.errors.TracerBoolConversionError,
+        "",
+        "branches on the value of a traced array (if, while, and, not, max, assert)",
+        "use jnp.where or jax.lax.cond for a branch, jax.lax.while_loop for a loop, jnp.maximum for max",
+    ),
+    (
+        jax.errors.TracerArrayConversionError,
+        "",
+        "turns a traced array into a NumPy array (numpy or scipy was called on it)",
+        "use jax.numpy and jax.scipy in it, or jax.pure_callback around what has no JAX version",
+    ),
+    (
+        jax.errors.TracerIntegerConversionError,
+        "",
+        "uses a traced value as a Python integer (an index of a list, range)",
+        "index an array instead of a list, or use jax.lax.fori_loop for the loop",
+    ),
+    (
+        jax.errors.NonConcreteBooleanIndexError,
+        "",
+        "selects entries by a traced mask, x[mask]",
+        "keep the shape: use jnp.where(mask, x, 0.0)",
+    ),
+    (
+        jax.errors.ConcretizationTypeError,
+        "",
+        "turns a traced value into a Python number (float, int, .item(), math.*)",
+        "leave it an array: use jnp.sin for math.sin, no float(...); shapes and sizes must be Python numbers",
+    ),
+    (
+        TypeError,
+        "arrays are immutable",
+        "assigns to entries of a JAX array in place",
+        "write x = x.at[i].set(value) instead of x[i] = value",
+    ),
+    (
+        TypeError,
+        "Tracer",
+        "hands a traced array to code that does not know JAX (torch, string formatting, a C extension)",
+        "use jax.numpy in it, jax.debug.print to print, or jax.pure_callback around foreign code",
+    ),
+)
+
+
+def _hint(error: Exception) -> tuple[str, str] | None:
+    for kind, text, got, remedy in _HINTS:
+        if isinstance(error, kind) and text in str(error):
+            return got, remedy
+    return None
+
+
+def _add_note(where: str, name: str, x: Tree, error: Exception) -> None:
+    if any(note.startswith("nestor.") for note in getattr(error, "__notes__", ())):
+        return  # an inner solve has said it
+    note = f"nestor.{where} was tracing {name}(x) with x like x0: {shape_text(x)}."
+    if isinstance(x, (list, tuple)) and not any(leaf.ndim for leaf in jax.tree.leaves(x)):
+        note += f" For one array instead of a {type(x).__name__}, pass x0 = jnp.asarray(x0)."
+    error.add_note(note)
+
+
+def _check_result(where: str, name: str, result: Tree) -> None:
+    for leaf in jax.tree.leaves(result):
+        known = isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex))
+        if not known and not hasattr(leaf, "__jax_array__"):
+            raise BadArgument(
+                where,
+                name,
+                got=f"a function that returns a {type(leaf).__name__}",
+                want="a function that returns arrays or numbers",
+                do="return what was computed with jax.numpy, for example jnp.sum(...)",
+            )
+
+
+def _check_arity(where: str, name: str, fun: Callable[..., Any], error: TypeError) -> None:
+    """Whether a TypeError came about because the function does not take one argument."""
+    signature = signature_that_refuses_one_argument(fun)
+    if signature is None:
+        return
+    called = getattr(fun, "__name__", "fun")
+    called = "fun" if called == "<lambda>" else called
+    raise BadArgument(
+        where,
+        name,
+        got=f"a function with signature {called}{signature}",
+        want="callable with one argument, the tree x",
+        do=f"close over the rest: lambda x: {called}(x, data)",
+    ) from error
+
+
+def signature_that_refuses_one_argument(fun: Callable[..., Any]) -> inspect.Signature | None:
+    """The signature of a function that cannot be called with one argument; None for all others."""
+    try:
+        signature = inspect.signature(fun)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(None)
+    except TypeError:
+        return signature
+    return None
+
+
+def shape_text(shape: Any) -> str:
+    """The dtypes and shapes of a tree in one short line."""
+
+    def leaf(x: Any) -> str:
+        return f"{x.dtype}{list(x.shape)}"
+
+    leaves = jax.tree.leaves(shape)
+    if not leaves:
+        return "nothing"
+    if is_one_array(shape):
+        return leaf(leaves[0])
+    text = str(jax.tree.map(leaf, shape)).replace("'", "")
+    return text if len(text) < 100 else text[:97] + "..."
+
+
+def is_one_array(shape: Any) -> bool:
+    """Whether a tree is a single leaf and nothing around it."""
+    return jax.tree.structure(shape) == jax.tree.structure(0)
