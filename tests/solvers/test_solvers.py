@@ -296,7 +296,8 @@ def test_a_turn_evaluates_the_objective_once(front, name):
         return front(fun, x0, solver=KINDS[front][name], raise_on_failure=False).x
 
     program = jax.make_jaxpr(solve)(jnp.ones(3)).jaxpr
-    assert _count(program, "atan2", looping=True) == 1
+    sites = 2 if name == "Broyden" else 1  # its Jacobian, made anew when it is stuck, is a second one
+    assert _count(program, "atan2", looping=True) == sites
 
 
 # --- agreement with SciPy -------------------------------------------------------------------------

@@ -190,7 +190,11 @@ def judge(problem: Problem, info: Info) -> jax.Array:
 
 
 def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.Array) -> jax.Array:
-    """Whether a point where no further progress is possible is a solution as far as the dtype can tell."""
+    """Whether a point where no further progress is possible is a solution as far as the dtype can tell.
+
+    The residual must have come down to 100 eps of what it was at the start, and near the tolerance.
+    """
     eps = float(jnp.finfo(info.value.dtype).eps)
-    bar = jnp.maximum(problem.tol, 100 * eps * jnp.maximum(first_optimality, 1))
-    return (info.optimality <= bar) & jnp.isfinite(info.value)
+    near = 30 * max(problem.tol, eps**0.5)
+    bar = jnp.minimum(100 * eps * jnp.maximum(first_optimality, 1), near)
+    return (info.optimality <= jnp.maximum(bar, problem.tol)) & jnp.isfinite(info.value)

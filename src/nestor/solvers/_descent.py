@@ -147,7 +147,8 @@ def step(
         accepted, (x, value, grad), (state.x, state.value, state.grad)
     )
 
-    settle = gives_up & (searching.low > 0) & ~settled  # a shorter step went down: take that one
+    went_down = (searching.low > 0) & (searching.low_value < state.value)
+    settle = gives_up & went_down & ~settled  # a shorter step went down: take that one
     restart = gives_up & ~settle & ~rule.is_empty(memory)
     final = (gives_up & ~settle & ~restart) | exhausted
     memory = rule.forget(memory, restart)

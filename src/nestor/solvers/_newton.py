@@ -58,6 +58,7 @@ class Newton:
             state,
             merit=value,
             residual=grad,
+            gradient=grad,
             propose=propose,
             first_radius=_first_radius(self.radius, x),
         )
@@ -169,6 +170,7 @@ class NewtonCG:
             state,
             merit=value,
             residual=grad,
+            gradient=grad,
             propose=propose,
             first_radius=_first_radius(self.radius, x),
         )

@@ -78,6 +78,14 @@ def _with_jacobian(fun: Any) -> Any:
     return at
 
 
+def _inverse_jacobian(problem: RootFinding, x: Tree) -> jax.Array:
+    _, jacobian = problem.evaluate(_with_jacobian, x)
+    return jsl.lu_solve(jsl.lu_factor(jacobian), jnp.eye(len(jacobian), dtype=jacobian.dtype))
+
+
+_REFRESH = 4  # rejected steps in a row after which Broyden's model is made anew
+
+
 class _BroydenState(NamedTuple):
     info: Info
     x: Tree  # the last accepted point
@@ -91,6 +99,8 @@ class _BroydenState(NamedTuple):
 @trees.record
 class Broyden:
     """Broyden's (good) method for F(z) = 0: one Jacobian at the start, rank-one updates after.
+
+    When four steps in a row were rejected, the Jacobian is computed anew (for ``jacobian="exact"``).
 
     Args:
         jacobian: "exact" inverts the Jacobian at the start once (n forward derivatives, n^3 operations);
@@ -112,13 +122,11 @@ class Broyden:
 
     def init(self, problem: RootFinding, x: Tree) -> _BroydenState:
         """See `Solver.init`; evaluates the Jacobian at x for ``jacobian="exact"``."""
-        vector, _ = trees.ravel(x)
-        eye = jnp.eye(vector.size, dtype=vector.dtype)
         if self.jacobian == "exact":
-            _, push = jax.linearize(problem.fun, x)
-            inverse = jsl.lu_solve(jsl.lu_factor(linear.Operator(push, x).dense()), eye)
+            inverse = _inverse_jacobian(problem, x)
         else:
-            inverse = eye
+            vector, _ = trees.ravel(x)
+            inverse = jnp.eye(vector.size, dtype=vector.dtype)
         zeros = trees.zeros_like(x)
         return _BroydenState(
             no_info(x), x, zeros, zeros, inverse, jnp.zeros((), jnp.int32), jnp.ones((), bool)
@@ -141,12 +149,15 @@ class Broyden:
         inverse = jnp.where(use, state.inverse + jnp.where(use, update, 0), state.inverse)
 
         base_x, base_f = trees.select(accepted, (x, residual), (state.x, state.residual))
+        stuck = ~accepted & (state.tries + 1 == _REFRESH)
+        if self.jacobian == "exact":
+            inverse = jax.lax.cond(stuck, lambda: _inverse_jacobian(problem, base_x), lambda: inverse)
         f, _ = trees.ravel(base_f)
         full = back(-(inverse @ f))
         tries = jnp.where(accepted, 0, state.tries + 1)
         # The first retries trust the improved model; later ones shorten the step.
         shorter = trees.scale(0.5, state.step)
-        next_step = trees.select(accepted | (finite & (tries == 1)), full, shorter)
+        next_step = trees.select(accepted | (finite & (tries == 1)) | stuck, full, shorter)
         new_state = _BroydenState(
             info_at(new, residual, accepted),
             base_x,

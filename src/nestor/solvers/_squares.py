@@ -56,20 +56,28 @@ def _solve_stacked(at: _Linearised, damping: jax.Array) -> jax.Array:
 
 
 def _decrease(at: _Linearised, p: jax.Array) -> jax.Array:
-    ahead = at.residual + at.jacobian @ p
-    return jax.lax.stop_gradient(at.merit - jnp.vdot(ahead, ahead) / 2)
+    change = at.jacobian @ p
+    return jax.lax.stop_gradient(-(jnp.vdot(at.gradient, p) + jnp.vdot(change, change) / 2))
 
 
 def _turn(
-    at: _Linearised, x: Tree, state: _trust.TrustState, propose: Any, first_radius: jax.Array
+    at: _Linearised,
+    x: Tree,
+    state: _trust.TrustState,
+    propose: Any,
+    first_radius: jax.Array,
+    radius_is_length: bool = True,
 ) -> tuple[Tree, _trust.TrustState]:
+    gradient = at.back(at.gradient)
     return _trust.step(
         x,
         state,
         merit=at.merit,
-        residual=at.back(at.gradient),
+        residual=gradient,
+        gradient=gradient,
         propose=propose,
         first_radius=first_radius,
+        radius_is_length=radius_is_length,
     )
 
 
@@ -147,7 +155,7 @@ class LevenbergMarquardt:
             return _trust.Proposal(at.back(p), _decrease(at, p))
 
         # The "radius" of the shared turn is 1 / damping here, grown and shrunk by the same verdicts.
-        return _turn(at, x, state, propose, 1 / (self.damping * columns))
+        return _turn(at, x, state, propose, 1 / (self.damping * columns), radius_is_length=False)
 
     def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
         """See `Solver.status`."""
@@ -161,7 +169,7 @@ class Dogleg:
     Args:
         radius: the first trust radius; None is max(1, |x0|).
 
-    Needs a Jacobian of full rank. Cost as `GaussNewton`.
+    Steps along the first leg only where the Jacobian loses its rank. Cost as `GaussNewton`.
     Source: Powell 1970; Nocedal and Wright 2006, section 4.1.
 
     >>> import jax.numpy as jnp, nestor
@@ -198,6 +206,8 @@ class Dogleg:
 
 def _dogleg(at: _Linearised, radius: jax.Array) -> jax.Array:
     newton = _solve_stacked(at, jnp.zeros_like(at.merit))
+    regular = jnp.all(jnp.isfinite(newton))  # else the first leg is all there is
+    newton = jnp.where(regular, newton, 0)
     g = at.gradient
     jg = at.jacobian @ g
     gg, curved = jnp.vdot(g, g), jnp.vdot(jg, jg)
@@ -213,4 +223,4 @@ def _dogleg(at: _Linearised, radius: jax.Array) -> jax.Array:
     usable = (inner > 0) & (a > 0)
     t = (jnp.sqrt(jnp.where(usable, inner, 1)) - b) / jnp.where(usable, a, 1)
     bent = cauchy + jnp.clip(jnp.where(usable, t, 0), 0, 1) * leg
-    return jnp.where(fits, newton, jnp.where(length >= radius, clipped, bent))
+    return jnp.where(fits & regular, newton, jnp.where((length >= radius) | ~regular, clipped, bent))

@@ -52,6 +52,7 @@ class TrustState(NamedTuple):
     merit: jax.Array
     step: Tree  # from x to the trial
     decrease: jax.Array  # promised by the model for it
+    slope: jax.Array  # of the merit along it, where the gradient of the merit is known
     radius: jax.Array
     convex: jax.Array
     singular: jax.Array
@@ -74,6 +75,7 @@ def init(x: Tree) -> TrustState:
         merit=zero,
         step=trees.zeros_like(x),
         decrease=zero,
+        slope=zero,
         radius=zero,
         convex=yes,
         singular=no,
@@ -95,7 +97,9 @@ def step(
     residual: Tree,
     propose: Callable[[jax.Array], Proposal],
     first_radius: jax.Array,
+    gradient: Tree | None = None,
     value: jax.Array | None = None,
+    radius_is_length: bool = True,
 ) -> tuple[Tree, TrustState]:
     """Judge the trial x by its merit and propose the next.
 
@@ -106,6 +110,8 @@ def step(
         residual: what must vanish, at x.
         propose: from a trust radius to a step from x.
         first_radius: the radius of the first step.
+        gradient: of the merit at x. Where a change of the merit drowns in rounding, slopes then decide.
+        radius_is_length: whether the radius bounds the step's length, or is only monotone in it (a damping).
         value: what is reported as the objective; the merit if None.
     """
     info = info_at(merit if value is None else value, residual)
@@ -115,18 +121,19 @@ def step(
     promised = state.decrease + noise
     safe = promised > 0
     ratio = jnp.where(safe, (state.merit - merit + noise) / jnp.where(safe, promised, 1), -1)
+    if gradient is not None:
+        along = trees.dot(trees.stop_gradient(gradient), state.step)
+        trapezoid = -(state.slope + along) / 2
+        drowned = (jnp.abs(state.merit - merit) <= noise) & (state.decrease > 0)
+        by_slopes = trapezoid / jnp.where(state.decrease > 0, state.decrease, 1)
+        ratio = jnp.where(drowned, by_slopes, ratio)
     ratio = jax.lax.stop_gradient(ratio)
     accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
     gains = state.first | (merit < state.merit) | (info.optimality < state.least_optimality)
     idle = jnp.where(accepted, jnp.where(gains, 0, state.idle + 1), state.idle)
     exhausted = accepted & ~state.final & (idle >= _IDLE)
     length = jax.lax.stop_gradient(trees.norm(state.step))
-    kept = jnp.where(
-        (ratio > _GOOD) & (length > 0.8 * state.radius),
-        2.5 * state.radius,
-        jnp.where(ratio < _POOR, 0.5 * jnp.minimum(length, state.radius), state.radius),
-    )
-    shrunk = 0.25 * jnp.minimum(length, state.radius)
+    kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length)
     radius = jnp.where(accepted, jnp.where(state.final, state.radius, kept), shrunk)
     radius = jnp.where(state.first, first_radius, radius)
     radius = jax.lax.stop_gradient(radius)
@@ -141,12 +148,16 @@ def step(
     next_step = trees.select(final, trees.zeros_like(x), next_step)
     base = trees.select(accepted, x, state.x)
     failure = jnp.where(finite, code(Status.STALLED), code(Status.NOT_FINITE))
+    slope = state.slope * 0.25
+    if gradient is not None:
+        slope = jnp.where(accepted, trees.dot(*trees.stop_gradient((gradient, proposal.step))), slope)
     new_state = TrustState(
         info=info._replace(accepted=accepted),
         x=base,
         merit=jnp.where(accepted, merit, state.merit),
         step=next_step,
         decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.3),
+        slope=slope,
         radius=radius,
         convex=jnp.where(accepted, jnp.asarray(proposal.convex, bool), state.convex),
         singular=jnp.where(accepted & ~state.final, ~sound, state.singular),
@@ -159,6 +170,19 @@ def step(
         first_optimality=jnp.where(state.first, info.optimality, state.first_optimality),
     )
     return trees.add(base, next_step), new_state
+
+
+def _next_radius(
+    radius: jax.Array, ratio: jax.Array, length: jax.Array, radius_is_length: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The radius after an accepted step, and after a rejected one."""
+    if radius_is_length:
+        grown = jnp.where(length > 0.8 * radius, 2.5 * radius, radius)
+        bound = jnp.minimum(length, radius)
+    else:
+        grown, bound = 3 * radius, radius
+    kept = jnp.where(ratio > _GOOD, grown, jnp.where(ratio < _POOR, 0.5 * bound, radius))
+    return kept, 0.25 * bound
 
 
 def status(problem: Problem, state: TrustState) -> jax.Array:
