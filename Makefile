@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -m 'not slow'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check docs bench
@@ -16,7 +16,7 @@ install: $(VENV)/.installed ## a virtual environment with Nestor in it, editable
 demo: install ## one L2 strength per weight on the digits: a table, a picture and a record in runs/
 	$(BIN)/nestor demo
 
-test: install ## every test, two at a time (PYTEST_ARGS="-k floors" picks some)
+test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs all, PYTEST_ARGS="-k floors" some)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: install ## format, lint, floors, types

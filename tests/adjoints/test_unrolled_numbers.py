@@ -94,7 +94,8 @@ def residuals(x, theta):
 
 
 _TRUNCATED = {
-    "GradientDescent": ("minimization", nestor.GradientDescent(nestor.Backtracking()), 6),
+    # (with Backtracking, gradient descent counts the first trial of a search as a constant)
+    "GradientDescent": ("minimization", nestor.GradientDescent(nestor.FixedStep(0.05)), 6),
     "BFGS": ("minimization", nestor.BFGS(), 4),
     "LBFGS": ("minimization", nestor.LBFGS(memory=3), 4),
     "NonlinearCG": ("minimization", nestor.NonlinearCG(), 4),

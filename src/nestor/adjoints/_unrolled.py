@@ -19,9 +19,8 @@ Tree = Any
 class Unroll:
     """Differentiate every step: the exact derivative of the computation, start and step sizes included.
 
-    The first trial length of a line search counts as a constant; everything else is differentiated. A converged
-    answer is differentiated through one move more, which is smaller than the tolerance, so that an answer met
-    early and by luck has a derivative too.
+    A converged answer is differentiated through one move more, which is smaller than the tolerance, so that an
+    answer met early and by luck has a derivative too.
 
     Forward and reverse mode, any order. Memory of a reverse pass: `max_steps` states of the solver, so set
     `max_steps` no higher than needed; time: about three forward runs of `max_steps` steps under `vmap`,

@@ -64,7 +64,7 @@ class _Dense:
         vector, back = trees.ravel(grad)
         return back(-jnp.where(memory.moves == 0, vector, memory.inverse @ vector))
 
-    def first_length(self, memory: _DenseMemory, guess: jax.Array) -> jax.Array:
+    def first_length(self, memory: _DenseMemory, guess: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
 
 
@@ -176,7 +176,7 @@ class _Limited(NamedTuple):
         r, _ = jax.lax.scan(second, trees.scale(memory.scale, q), (order, weights), reverse=True)
         return trees.negative(r)
 
-    def first_length(self, memory: _LimitedMemory, guess: jax.Array) -> jax.Array:
+    def first_length(self, memory: _LimitedMemory, guess: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
 
 

@@ -195,6 +195,6 @@ def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.A
     The residual must have come down to 100 eps of what it was at the start, and near the tolerance.
     """
     eps = float(jnp.finfo(info.value.dtype).eps)
-    near = 30 * max(problem.tol, eps**0.5)
+    near = 2 * max(problem.tol, eps**0.5)
     bar = jnp.minimum(100 * eps * jnp.maximum(first_optimality, 1), near)
     return (info.optimality <= jnp.maximum(bar, problem.tol)) & jnp.isfinite(info.value)

@@ -57,8 +57,8 @@ class Rule(Protocol):
         """The direction at a point with this gradient; -grad for an empty memory."""
         ...
 
-    def first_length(self, memory: Any, guess: jax.Array) -> jax.Array:
-        """The first trial length of a search, given one scaled from the last move."""
+    def first_length(self, memory: Any, guess: jax.Array, last: jax.Array) -> jax.Array:
+        """The first trial length of a search, given a guess scaled from the last move, and its length."""
         ...
 
 
@@ -191,10 +191,7 @@ def step(
 def _first_length(
     rule: Rule, search: Search, memory: Any, state: DescentState, grad: Tree, slope: jax.Array
 ) -> jax.Array:
-    """The first trial of a new search: as much change as the last move, or a unit step at the start.
-
-    A constant for derivatives: guesses made from guesses would carry a derivative that grows without end.
-    """
+    """The first trial of a new search: as much change as the last move, or a unit step at the start."""
     if search.fixed_length is not None:
         return jnp.asarray(search.fixed_length).astype(slope.dtype)
     size = trees.norm(grad)
@@ -202,7 +199,8 @@ def _first_length(
     ratio = state.slope / jnp.where(slope < 0, slope, -1)
     scaled = state.search.alpha * jnp.clip(ratio, 0.1, 10)
     guess = jnp.where((state.phase == _FIRST) | ~(scaled > 0), cautious, scaled)
-    return rule.first_length(memory, jax.lax.stop_gradient(guess))
+    last = jnp.where(state.phase == _FIRST, 0, state.search.alpha)
+    return rule.first_length(memory, guess, last)
 
 
 def status(search: Search, problem: Minimization, state: DescentState) -> jax.Array:

@@ -54,7 +54,7 @@ class _Conjugate(NamedTuple):
     def direction(self, memory: _Memory, grad: Tree) -> Tree:
         return trees.add_scaled(trees.negative(grad), memory.beta, memory.direction)
 
-    def first_length(self, memory: _Memory, guess: jax.Array) -> jax.Array:
+    def first_length(self, memory: _Memory, guess: jax.Array, last: jax.Array) -> jax.Array:
         return guess
 
 
