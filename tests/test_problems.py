@@ -26,6 +26,8 @@ from tests.problems import (
     judge,
 )
 
+pytestmark = pytest.mark.slow  # the catalogue checks itself; run this file when the catalogue changes
+
 
 @pytest.fixture(autouse=True)
 def _double_precision() -> Any:
