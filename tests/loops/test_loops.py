@@ -47,7 +47,7 @@ def contraction(bound: int) -> loops.Loop:
     )
 
 
-WAYS = {
+RUNS = {
     "to_the_end": loops.to_the_end,
     "every_turn": loops.every_turn,
     "last_turns": lambda loop, inputs: loops.last_turns(loop, inputs, 4),
@@ -56,6 +56,14 @@ WAYS = {
         for levels in (1, 2, 3, 4)
     },
 }
+
+
+def end_of(run: Any) -> Any:
+    """The same way to run, without the record."""
+    return lambda loop, inputs: run(loop, inputs)[0]
+
+
+WAYS = {name: end_of(run) for name, run in RUNS.items()}
 WHOLE = ["every_turn", "rematerialised_1", "rematerialised_3"]  # one deep nest stands for the others
 
 
@@ -123,7 +131,7 @@ def test_rematerialised_counts_right(levels: int, bound: int):
         bound=bound,
         ahead=lambda carry: (carry, jnp.asarray(False)),
     )
-    assert int(jax.jit(lambda: loops.rematerialised(loop, (), levels))()) == bound
+    assert int(jax.jit(lambda: loops.rematerialised(loop, (), levels)[0])()) == bound
 
 
 # --- their derivatives -------------------------------------------------------------------------------
@@ -154,7 +162,7 @@ def test_forward_mode_through_the_while_loop():
     inputs = inputs_of(1)
     _, count = by_numpy(inputs, 30)
     tangents = jax.tree.map(jnp.ones_like, inputs)
-    total = lambda inputs: jnp.sum(loops.to_the_end(contraction(30), inputs)[0].x ** 2)  # noqa: E731
+    total = lambda inputs: jnp.sum(loops.to_the_end(contraction(30), inputs)[0][0].x ** 2)  # noqa: E731
     _, found = jax.jit(lambda i, t: jax.jvp(total, (i,), (t,)))(inputs, tangents)
     _, wanted = jax.jvp(lambda i: unrolled(i, count), (inputs,), (tangents,))
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
@@ -176,7 +184,7 @@ def test_the_last_turns(last: int):
     """Exactly the last turns, all of them where there are fewer."""
     inputs = inputs_of(3, tol=0.0)
     bound = 6
-    total = lambda i: jnp.sum(loops.last_turns(contraction(bound), i, last)[0].x ** 2)  # noqa: E731
+    total = lambda i: jnp.sum(loops.last_turns(contraction(bound), i, last)[0][0].x ** 2)  # noqa: E731
     value, found = jax.jit(jax.value_and_grad(total))(inputs)
     exact = jax.jit(jax.value_and_grad(functools.partial(unrolled, turns=bound, since=bound - last)))
     wanted_value, wanted = exact(inputs)
@@ -187,7 +195,7 @@ def test_the_last_turns(last: int):
 
 def test_the_last_turns_of_a_loop_that_is_over_at_once():
     inputs = inputs_of(3, tol=np.inf)
-    total = lambda i: jnp.sum(loops.last_turns(contraction(6), i, 2)[0].x ** 2)  # noqa: E731
+    total = lambda i: jnp.sum(loops.last_turns(contraction(6), i, 2)[0][0].x ** 2)  # noqa: E731
     for leaf in jax.tree.leaves(jax.grad(total)(inputs)):
         np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
 
@@ -231,5 +239,34 @@ def test_a_lane_that_has_arrived_takes_no_harm(name: str):
 
 def test_lanes_of_a_while_loop_end_by_themselves():
     goals = jnp.asarray([1.0, 3.0, 2.0])
-    ends = jax.jit(jax.vmap(lambda c: loops.to_the_end(arriving(5), c)[0]))(goals)
+    ends = jax.jit(jax.vmap(lambda c: loops.to_the_end(arriving(5), c)[0][0]))(goals)
     np.testing.assert_array_equal(ends, goals)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("bound", [3, 7])
+def test_every_way_records_the_same(name: str, bound: int):
+    loop = contraction(bound)._replace(seen=lambda carry: {"x": carry[0].x, "count": carry[0].count})
+    inputs = (0.5 * jnp.eye(N), jnp.arange(1.0, 1.0 + N), jnp.asarray(0.0))
+    rows = jax.jit(functools.partial(RUNS[name], loop))(inputs)[1]
+    x = np.zeros(N)
+    for turn in range(bound):
+        x = np.sin(0.5 * x + np.arange(1.0, 1.0 + N))
+        np.testing.assert_allclose(rows["x"][turn], x, rtol=1e-12)
+    np.testing.assert_array_equal(rows["count"], np.arange(1, bound + 1))
+
+
+@pytest.mark.parametrize("name", ["every_turn", "rematerialised_2"])
+def test_the_record_is_differentiable(name: str):
+    loop = contraction(6)._replace(seen=lambda carry: carry[0].x)
+    inputs = (0.5 * jnp.eye(N), jnp.arange(1.0, 1.0 + N), jnp.asarray(0.0))
+
+    def by_hand(b: jax.Array) -> jax.Array:
+        x, rows = jnp.zeros(N), []
+        for _ in range(6):
+            x = jnp.sin(0.5 * x + b)
+            rows.append(x)
+        return jnp.sum(jnp.stack(rows) ** 2)
+
+    total = lambda b: jnp.sum(RUNS[name](loop, (inputs[0], b, inputs[2]))[1] ** 2)  # noqa: E731
+    np.testing.assert_allclose(jax.grad(total)(inputs[1]), jax.grad(by_hand)(inputs[1]), rtol=1e-12)

@@ -325,3 +325,40 @@ def test_stop_gradient_lets_pass_what_is_no_array():
     assert trees.stop_gradient(tree)["name"] == "x"
     assert trees.stop_gradient(tree)["n"] == 3
     assert jax.grad(lambda x: trees.stop_gradient({"a": x})["a"] * x)(3.0) == 3.0
+
+
+def test_a_linear_map_has_the_transpose_it_was_given_and_derivatives_of_any_order():
+    def f(x):
+        return jax.lax.scan(lambda c, _: (jnp.sin(c * x["a"]) + x["b"], None), x["a"], None, length=5)[0]
+
+    used = []
+
+    @jax.custom_jvp
+    def g(x):
+        return f(x)
+
+    @g.defjvp
+    def rule(primals, tangents):
+        ((x,), (dx,)) = primals, tangents
+        out = g(x)
+
+        def pull(cotangent):
+            used.append("pull")
+            return jax.vjp(f, x)[1](cotangent)[0]
+
+        return out, trees.linear_map(lambda d: jax.jvp(f, (x,), (d,))[1], pull, dx, out)
+
+    x = {"a": jnp.array([0.3, 0.5]), "b": jnp.array([0.1, -0.2])}
+    total = lambda h: lambda a: jnp.sum(h({**x, "a": a}) ** 3)  # noqa: E731
+    for modes in [(jax.jacrev,), (jax.jacfwd,), (jax.jacrev, jax.jacrev), (jax.jacfwd, jax.jacrev)]:
+        got, want = total(g), total(f)
+        for mode in modes:
+            got, want = mode(got), mode(want)
+        np.testing.assert_allclose(got(x["a"]), want(x["a"]), rtol=1e-12, atol=1e-14)
+    assert used
+    reverse_of_forward = jax.jacrev(jax.jacfwd(total(g)))(x["a"])
+    np.testing.assert_allclose(reverse_of_forward, jax.hessian(total(f))(x["a"]), rtol=1e-12, atol=1e-14)
+    many = jnp.stack([x["a"], 2 * x["a"]])
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(total(g)))(many), jax.vmap(jax.grad(total(f)))(many), rtol=1e-12
+    )

@@ -1,7 +1,7 @@
 """Ways to differentiate a solve: each takes a loop, the condition that holds at its answer, and the inputs."""
 
 from nestor.adjoints._check import DerivativeReport, check_derivatives
-from nestor.adjoints._contract import Adjoint, Answer, Condition, envelope
+from nestor.adjoints._contract import Adjoint, Answer, Condition, Read, envelope
 from nestor.adjoints._finite_difference import FiniteDifference
 from nestor.adjoints._forward import Forward
 from nestor.adjoints._implicit import Implicit
@@ -17,6 +17,7 @@ __all__ = [
     "Forward",
     "Implicit",
     "OneStep",
+    "Read",
     "Truncate",
     "Unroll",
     "check_derivatives",

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
 from nestor import trees
 from nestor.loops import Loop
@@ -20,12 +19,13 @@ class Answer(NamedTuple):
 
     Attributes:
         x: the point, a tree; differentiable in the inputs.
-        value: the objective there, a scalar; differentiable in the inputs.
+        value: the objective there, a scalar; for a run, what was measured on the way, a tree of arrays.
+            Differentiable in the inputs.
         record: status, counts, history: constants for every derivative.
     """
 
     x: Tree
-    value: jax.Array
+    value: Any
     record: Tree
 
 
@@ -46,6 +46,9 @@ class Condition:
     positive: bool = False
 
 
+Read = Callable[[Tree, Tree, Tree], Answer]  # (inputs, the last carry of a loop, its record) -> answer
+
+
 @runtime_checkable
 class Adjoint(Protocol):
     """One way to differentiate a solve; one verb.
@@ -54,14 +57,12 @@ class Adjoint(Protocol):
     answer is read from its last carry, and the condition; it never sees the solver.
     """
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """A differentiable function from the inputs to the answer.
 
         Args:
             loop: the iteration.
-            read: (inputs, last carry) -> Answer.
+            read: (inputs, last carry, record) -> Answer.
             condition: what holds at the answer.
         """
         ...
@@ -96,10 +97,10 @@ def envelope(
 
 def value_tangent(
     condition: Condition, answer: Answer, dx: Tree, perturbed: list[Any], merge: Any, t: list[Any]
-) -> jax.Array:
+) -> Tree:
     """The tangent of the value along (dx, t); zero if the condition states no value."""
     if condition.value is None:
-        return jnp.zeros_like(answer.value)
+        return trees.zeros_like(answer.value)
     function = condition.value
     _, tangent = jax.jvp(lambda x, p: function(x, merge(p)), (answer.x, perturbed), (dx, t))
     return tangent.astype(answer.value.dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.adjoints._contract import Answer, Condition
+from nestor.adjoints._contract import Answer, Condition, Read
 from nestor.loops import Loop, to_the_end
 
 Tree = Any
@@ -37,13 +37,11 @@ class FiniteDifference:
     step: float | None = None
     batch: int | None = None
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
 
         def solve(inputs: Tree) -> Answer:
-            return read(inputs, to_the_end(loop, inputs))
+            return read(inputs, *to_the_end(loop, inputs))
 
         def rule(inputs: Tree, perturbed: list[Any], merge: Any, t: list[Any]) -> Any:
             answer = solution(inputs)

@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from nestor import trees
-from nestor.adjoints._contract import Answer, Condition
+from nestor.adjoints._contract import Answer, Condition, Read
 from nestor.adjoints._unrolled import through_the_steps
 from nestor.errors import CannotDifferentiate
 from nestor.loops import Loop, to_the_end
@@ -32,14 +32,13 @@ class Forward:
     True
     """
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
 
         def solve(inputs: Tree) -> Answer:
-            answer = through_the_steps(loop, read, inputs, to_the_end(loop, inputs))
-            return answer._replace(x=jax.tree.map(_forward_only, answer.x), value=_forward_only(answer.value))
+            answer = through_the_steps(loop, read, inputs, *to_the_end(loop, inputs))
+            x, value = jax.tree.map(_forward_only, (answer.x, answer.value))
+            return answer._replace(x=x, value=value)
 
         return solve
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from nestor import linear, trees
-from nestor.adjoints._contract import Answer, Condition, value_tangent
+from nestor.adjoints._contract import Answer, Condition, Read, value_tangent
 from nestor.loops import Loop, to_the_end
 
 Tree = Any
@@ -41,13 +41,11 @@ class Implicit:
 
     linear_solver: Any = dataclasses.field(default_factory=linear.Auto)
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
 
         def solve(inputs: Tree) -> Answer:
-            return read(inputs, to_the_end(loop, inputs))
+            return read(inputs, *to_the_end(loop, inputs))
 
         def rule(inputs: Tree, perturbed: list[Any], merge: Any, t: list[Any]) -> Any:
             answer = solution(inputs)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.adjoints._contract import Answer, Condition
+from nestor.adjoints._contract import Answer, Condition, Read
 from nestor.loops import Loop, every_turn, last_turns, rematerialised
 
 Tree = Any
@@ -34,11 +34,9 @@ class Unroll:
     0.512
     """
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
-        return lambda inputs: through_the_steps(loop, read, inputs, every_turn(loop, inputs))
+        return lambda inputs: through_the_steps(loop, read, inputs, *every_turn(loop, inputs))
 
 
 @trees.record
@@ -59,11 +57,13 @@ class Checkpoint:
 
     levels: int = 2
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
-        return lambda inputs: through_the_steps(loop, read, inputs, rematerialised(loop, inputs, self.levels))
+
+        def solve(inputs: Tree) -> Answer:
+            return through_the_steps(loop, read, inputs, *rematerialised(loop, inputs, self.levels))
+
+        return solve
 
 
 @trees.record
@@ -85,9 +85,7 @@ class Truncate:
 
     last: int
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
         return _last_moves(loop, read, self.last)
 
@@ -108,37 +106,39 @@ class OneStep:
     True
     """
 
-    def attach(
-        self, loop: Loop, read: Callable[[Tree, Tree], Answer], condition: Condition
-    ) -> Callable[[Tree], Answer]:
+    def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
         return _last_moves(loop, read, 1)
 
 
-def _last_moves(loop: Loop, read: Callable[[Tree, Tree], Answer], last: int) -> Callable[[Tree], Answer]:
+def _last_moves(loop: Loop, read: Read, last: int) -> Callable[[Tree], Answer]:
     """The last turn ends where the answer is evaluated; the move it proposes carries the derivative."""
 
     def solve(inputs: Tree) -> Answer:
-        carry = last_turns(loop, inputs, last)
-        answer = read(inputs, carry)
+        carry, seen = last_turns(loop, inputs, last)
+        answer = read(inputs, carry, seen)
+        answer = answer._replace(record=trees.stop_gradient(answer.record))
+        if loop.ahead is None:
+            return answer
         ahead, _ = loop.ahead(carry)
-        x = _borrow_derivative(answer.x, ahead, jnp.ones((), bool))
-        return answer._replace(x=x, record=trees.stop_gradient(answer.record))
+        return answer._replace(x=_borrow_derivative(answer.x, ahead, jnp.ones((), bool)))
 
     return solve
 
 
-def through_the_steps(loop: Loop, read: Callable[[Tree, Tree], Answer], inputs: Tree, carry: Tree) -> Answer:
+def through_the_steps(loop: Loop, read: Read, inputs: Tree, carry: Tree, seen: Tree) -> Answer:
     """The answer of a loop whose turns were differentiated.
 
     A converged answer takes its derivative from the move that would have come next, a move below the
     tolerance. A solver can meet the answer early and by luck (a first step of length one that lands on it),
     with steps that know nothing yet of the curvature: the numbers are then right and their derivative is not.
     """
-    answer = read(inputs, carry)
+    answer = read(inputs, carry, seen)
+    answer = answer._replace(record=trees.stop_gradient(answer.record))
+    if loop.ahead is None:
+        return answer
     ahead, settled = loop.ahead(carry)
-    x = _borrow_derivative(answer.x, ahead, settled)
-    return answer._replace(x=x, record=trees.stop_gradient(answer.record))
+    return answer._replace(x=_borrow_derivative(answer.x, ahead, settled))
 
 
 def _borrow_derivative(x: Tree, lender: Tree, when: jax.Array) -> Tree:

@@ -134,28 +134,11 @@ def fit(
 
 
 def validation_loss(
-    log_strengths: jax.Array,
-    start: jax.Array,
-    digits: Digits,
-    *,
-    solver: Any = None,
-    adjoint: Any = None,
-    tol: float = 1e-8,
-    max_steps: int = 1000,
-    on_failure: str = "nan",
+    log_strengths: jax.Array, start: jax.Array, digits: Digits, **options: Any
 ) -> tuple[jax.Array, jax.Array]:
     """The outer objective v(s), and the trained model: for `jax.value_and_grad(..., has_aux=True)`.
 
-    Args: as in `fit`.
+    Args: as in `fit`, whose options are passed on.
     """
-    model = fit(
-        log_strengths,
-        start,
-        digits.train,
-        solver=solver,
-        adjoint=adjoint,
-        tol=tol,
-        max_steps=max_steps,
-        on_failure=on_failure,
-    )
+    model = fit(log_strengths, start, digits.train, **options)
     return loss(model, digits.validation), model

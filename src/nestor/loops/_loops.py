@@ -15,44 +15,61 @@ Tree = Any
 
 
 class Loop(NamedTuple):
-    """An iteration as data; it knows nothing of solvers.
+    """An iteration as data; it knows nothing of solvers or models.
 
     Attributes:
         start: inputs -> carry.
         turn: (inputs, carry) -> carry, of the same shapes and dtypes.
         running: carry -> bool scalar, whether another turn is wanted.
         bound: the largest number of turns.
-        ahead: carry -> (the point that the next turn would visit, whether the loop ended there by itself).
+        ahead: carry -> (the point that the next turn would visit, whether the loop ended there by itself);
+            None for an iteration whose last carry is the answer itself.
+        seen: carry -> what is recorded after every turn, a tree of arrays; None records nothing.
+        reversal: how a turn is undone, for loops that can run backwards (see `Reversal`); None for others.
     """
 
     start: Callable[[Tree], Tree]
     turn: Callable[[Tree, Tree], Tree]
     running: Callable[[Tree], jax.Array]
     bound: int
-    ahead: Callable[[Tree], tuple[Tree, jax.Array]]
+    ahead: Callable[[Tree], tuple[Tree, jax.Array]] | None = None
+    seen: Callable[[Tree], Tree] | None = None
+    reversal: Any = None
+
+    def record(self, carry: Tree) -> Tree:
+        """What is recorded of a carry: an empty tree where nothing is."""
+        return () if self.seen is None else self.seen(carry)
 
 
-def to_the_end(loop: Loop, inputs: Tree) -> Tree:
+# Every way to run a loop returns the last carry and the record: for each array of `seen` one with a leading
+# axis of length `bound`. Rows of turns that were not made hold no information.
+
+
+def to_the_end(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:
     """Run until done: a `while` loop. Memory: one carry. Derivatives: forward mode only."""
+    start = loop.start(inputs)
+    rows = trees.vectors_like(loop.record(start), loop.bound)
 
-    def more(indexed: tuple[jax.Array, Tree]) -> jax.Array:
-        count, carry = indexed
+    def more(indexed: tuple[jax.Array, Tree, Tree]) -> jax.Array:
+        count, carry, _ = indexed
         return loop.running(carry) & (count < loop.bound)
 
-    def body(indexed: tuple[jax.Array, Tree]) -> tuple[jax.Array, Tree]:
-        count, carry = indexed
-        return count + 1, loop.turn(inputs, carry)
+    def body(indexed: tuple[jax.Array, Tree, Tree]) -> tuple[jax.Array, Tree, Tree]:
+        count, carry, rows = indexed
+        carry = loop.turn(inputs, carry)
+        return count + 1, carry, _noted(rows, count, loop.record(carry))
 
-    return jax.lax.while_loop(more, body, (jnp.int32(0), loop.start(inputs)))[1]
+    _, carry, rows = jax.lax.while_loop(more, body, (jnp.int32(0), start, rows))
+    return carry, rows
 
 
-def every_turn(loop: Loop, inputs: Tree) -> Tree:
+def every_turn(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:
     """Run all turns in a scan; differentiable to any order. Memory of a reverse pass: `bound` carries."""
     start = loop.start(inputs)
     return _scan(loop, inputs, start, start, loop.bound)
 
 
-def last_turns(loop: Loop, inputs: Tree, last: int) -> Tree:
+def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
     """Run to the end and differentiate only the last `last` turns.
 
     The carries of the last turns are kept in a ring while a `while` loop runs; the turns from the oldest of
@@ -63,24 +80,29 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> Tree:
     constant = jax.tree.map(_constant, inputs)
     start = loop.start(constant)
     ring = trees.vectors_like(start, size)
+    rows = trees.vectors_like(loop.record(start), loop.bound)
 
-    def more(indexed: tuple[jax.Array, Tree, Tree]) -> jax.Array:
-        count, carry, _ = indexed
+    def more(indexed: tuple[jax.Array, Tree, Tree, Tree]) -> jax.Array:
+        count, carry, _, _ = indexed
         return loop.running(carry) & (count < loop.bound)
 
-    def body(indexed: tuple[jax.Array, Tree, Tree]) -> tuple[jax.Array, Tree, Tree]:
-        count, carry, ring = indexed
-        ring = jax.tree.map(lambda r, c: r.at[count % size].set(c), ring, carry)
-        return count + 1, loop.turn(constant, carry), ring
+    def body(indexed: tuple[jax.Array, Tree, Tree, Tree]) -> tuple[jax.Array, Tree, Tree, Tree]:
+        count, carry, ring, rows = indexed
+        ring = _noted(ring, count % size, carry)
+        carry = loop.turn(constant, carry)
+        return count + 1, carry, ring, _noted(rows, count, loop.record(carry))
 
-    count, end, ring = jax.lax.while_loop(more, body, (jnp.int32(0), start, ring))
-    oldest = jax.tree.map(lambda r: r[jnp.maximum(count - size, 0) % size], ring)
+    count, end, ring, rows = jax.lax.while_loop(more, body, (jnp.int32(0), start, ring, rows))
+    first = jnp.maximum(count - size, 0)
+    oldest = jax.tree.map(lambda r: r[first % size], ring)
     oldest = trees.select(count > 0, oldest, end)
     oldest = jax.tree.map(_constant, oldest)
-    return _scan(loop, inputs, oldest, oldest, again)
+    end, latest = _scan(loop, inputs, oldest, oldest, again)
+    place = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, first, 0)  # noqa: E731
+    return end, jax.tree.map(place, jax.tree.map(_constant, rows), latest)
 
 
-def rematerialised(loop: Loop, inputs: Tree, levels: int) -> Tree:
+def rematerialised(loop: Loop, inputs: Tree, levels: int) -> tuple[Tree, Tree]:
     """Run all turns in nested scans that keep only the carries at their seams and recompute the rest.
 
     With L levels the memory of a reverse pass is about L * bound^(1/L) carries, its time L + 1 forward runs.
@@ -91,31 +113,38 @@ def rematerialised(loop: Loop, inputs: Tree, levels: int) -> Tree:
         width += 1
     start = loop.start(inputs)
 
-    def run(carry: Tree, level: int) -> Tree:
+    def run(counted: Tree, level: int) -> tuple[Tree, Tree]:
         if level == 0:
-            return _guarded_turn(loop, inputs, start, carry)
+            return _guarded_turn(counted)
         inner = jax.checkpoint(lambda c: run(c, level - 1))
 
-        def block(c: Tree, _: None) -> tuple[Tree, None]:
-            return jax.lax.cond(loop.running(c[1]) & (c[0] < loop.bound), inner, lambda x: x, c), None
+        def rest(counted: Tree) -> tuple[Tree, Tree]:
+            return counted, trees.vectors_like(loop.record(counted[1]), width ** (level - 1))
 
-        return jax.lax.scan(block, carry, None, length=width)[0]
+        def block(counted: Tree, _: None) -> tuple[Tree, Tree]:
+            return jax.lax.cond(loop.running(counted[1]) & (counted[0] < loop.bound), inner, rest, counted)
 
-    def _guarded_turn(loop: Loop, inputs: Tree, safe: Tree, counted: Tree) -> Tree:
+        counted, rows = jax.lax.scan(block, counted, None, length=width)
+        return counted, jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
+
+    def _guarded_turn(counted: Tree) -> tuple[Tree, Tree]:
         count, carry = counted
         running = loop.running(carry) & (count < loop.bound)
-        return count + 1, _turn_or_rest(loop, inputs, safe, carry, running)
+        carry = _turn_or_rest(loop, inputs, start, carry, running)
+        return (count + 1, carry), jax.tree.map(lambda leaf: leaf[None], loop.record(carry))
 
-    return run((jnp.int32(0), start), levels)[1]
+    (_, carry), rows = run((jnp.int32(0), start), levels)
+    return carry, jax.tree.map(lambda r: r[: loop.bound], rows)
 
 
-def _scan(loop: Loop, inputs: Tree, start: Tree, safe: Tree, length: int) -> Tree:
-    def body(carry: Tree, _: None) -> tuple[Tree, None]:
+def _scan(loop: Loop, inputs: Tree, start: Tree, safe: Tree, length: int) -> tuple[Tree, Tree]:
+    def body(carry: Tree, _: None) -> tuple[Tree, Tree]:
         running = loop.running(carry)
         turn = lambda c: _turn_or_rest(loop, inputs, safe, c, running)  # noqa: E731
-        return jax.lax.cond(running, turn, lambda c: c, carry), None
+        carry = jax.lax.cond(running, turn, lambda c: c, carry)
+        return carry, loop.record(carry)
 
-    return jax.lax.scan(body, start, None, length=length)[0]
+    return jax.lax.scan(body, start, None, length=length)
 
 
 def _turn_or_rest(loop: Loop, inputs: Tree, safe: Tree, carry: Tree, running: jax.Array) -> Tree:
@@ -127,6 +156,10 @@ def _turn_or_rest(loop: Loop, inputs: Tree, safe: Tree, carry: Tree, running: ja
     """
     turned = loop.turn(inputs, trees.select(running, carry, safe))
     return trees.select(running, turned, carry)
+
+
+def _noted(rows: Tree, place: jax.Array, entry: Tree) -> Tree:
+    return jax.tree.map(lambda r, e: r.at[place].set(e), rows, entry)
 
 
 def _constant(leaf: Any) -> Any:

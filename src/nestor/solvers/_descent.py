@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solution import Status
+from nestor.solvers import _progress
 from nestor.solvers._contract import (
     Info,
     Minimization,
@@ -70,8 +71,6 @@ _FINAL = 3  # the last accepted point again, after a search that gave up for goo
 _FINAL_NOT_FINITE = 4  # the same, where the search met NaN or infinity
 _FINAL_NOT_DESCENT = 5  # the same, where the objective rose although the slope is clearly downhill
 
-_IDLE = 10  # accepted moves in a row that lower neither the objective nor the gradient: rounding, give up
-
 
 class DescentState(NamedTuple):
     """Attributes as named; `x, value, grad` are those of the last accepted point."""
@@ -86,9 +85,7 @@ class DescentState(NamedTuple):
     memory: Any
     phase: jax.Array
     verdict: jax.Array  # RUNNING; after a final turn, the failure that led there
-    idle: jax.Array  # accepted moves in a row without progress
-    least_optimality: jax.Array
-    first_optimality: jax.Array
+    progress: _progress.Progress
 
 
 def init(rule: Rule, x: Tree) -> DescentState:
@@ -106,9 +103,7 @@ def init(rule: Rule, x: Tree) -> DescentState:
         memory=rule.empty(x),
         phase=jnp.int32(_FIRST),
         verdict=code(Status.RUNNING),
-        idle=jnp.int32(0),
-        least_optimality=zero + jnp.inf,
-        first_optimality=zero,
+        progress=_progress.begin(zero),
     )
 
 
@@ -129,9 +124,8 @@ def step(
     accepted = first | last | (finite & (good | settled))
     gives_up = ~accepted & (tired | settled)
     info = found._replace(accepted=accepted)
-    gains = first | (value < state.value) | (info.optimality < state.least_optimality)
-    idle = jnp.where(accepted, jnp.where(gains, 0, state.idle + 1), state.idle)
-    exhausted = accepted & ~last & (idle >= _IDLE)
+    progress = _progress.advance(state.progress, info, lower=value < state.value, first=first)
+    exhausted = _progress.exhausted(progress, accepted & ~last)
 
     moved = accepted & ~first & ~last
     move = Move(
@@ -181,9 +175,7 @@ def step(
         memory=memory,
         phase=phase,
         verdict=jnp.where(last, failure, code(Status.RUNNING)),
-        idle=idle,
-        least_optimality=jnp.minimum(state.least_optimality, info.optimality),
-        first_optimality=jnp.where(first, info.optimality, state.first_optimality),
+        progress=progress,
     )
     return trees.add_scaled(base_x, alpha, direction), new_state
 
@@ -212,7 +204,7 @@ def status(search: Search, problem: Minimization, state: DescentState) -> jax.Ar
     hopeless = (verdict == int(Status.NOT_FINITE)) & fixed
     counts = state.info.accepted | (verdict == int(Status.UNBOUNDED)) | hopeless
     verdict = jnp.where(counts, verdict, running)
-    precise = converged_at_precision(problem, state.info, state.first_optimality)
+    precise = converged_at_precision(problem, state.info, state.progress.first_optimality)
     last_word = jnp.where(precise, code(Status.CONVERGED), state.verdict)
     ended = (state.verdict != int(Status.RUNNING)) & (verdict == int(Status.RUNNING))
     return jnp.where(ended, last_word, verdict)

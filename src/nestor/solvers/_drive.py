@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.adjoints import Answer, Condition, envelope
+from nestor.adjoints import Answer, Condition, Read, envelope
 from nestor.loops import Loop
 from nestor.programs import Program
 from nestor.solution import History, Status
@@ -75,7 +75,6 @@ class Carry(NamedTuple):
     status: jax.Array
     turns: jax.Array
     accepted: jax.Array
-    history: History | None
 
 
 class Record(NamedTuple):
@@ -102,7 +101,7 @@ def value_map(plan: Plan) -> Callable[[Inputs], tuple[jax.Array, Record]]:
     return jax.jit(envelope(plan.adjoint.attach(loop, read, condition), condition))
 
 
-def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condition]:
+def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
@@ -119,7 +118,6 @@ def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condit
             status=code(Status.RUNNING),
             turns=jnp.int32(0),
             accepted=jnp.int32(0),
-            history=_empty_history(plan, nothing.value) if plan.history else None,
         )
 
     def turn(inputs: Inputs, carry: Carry) -> Carry:
@@ -146,17 +144,16 @@ def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condit
             status=status,
             turns=carry.turns + 1,
             accepted=carry.accepted + info.accepted.astype(jnp.int32),
-            history=_noted(carry, info),
         )
 
-    def read(inputs: Inputs, carry: Carry) -> Answer:
+    def read(inputs: Inputs, carry: Carry, seen: History | tuple[()]) -> Answer:
         running = carry.status == int(Status.RUNNING)
         record = Record(
             code=jnp.where(running, code(Status.OUT_OF_STEPS), carry.status),
             turns=carry.turns,
             accepted=carry.accepted,
             optimality=carry.best.optimality,
-            history=carry.history,
+            history=_made(seen, carry.turns) if isinstance(seen, History) else None,
         )
         return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
 
@@ -174,23 +171,21 @@ def _pieces(plan: Plan) -> tuple[Loop, Callable[[Inputs, Carry], Answer], Condit
         running=lambda carry: carry.status == int(Status.RUNNING),
         bound=plan.max_steps + 1,
         ahead=lambda carry: (carry.x, carry.status == int(Status.CONVERGED)),
+        seen=_last_seen if plan.history else None,
     )
     has_value = plan.kind.condition(plan.program)[1] is not None
     condition = Condition(residual, value if has_value else None, plan.kind.symmetric, plan.kind.positive)
     return loop, read, condition
 
 
-def _empty_history(plan: Plan, value: jax.Array) -> History:
-    blank = jnp.full((plan.max_steps + 1,), jnp.nan, value.dtype)
-    return History(blank, blank, jnp.zeros((plan.max_steps + 1,), bool))
+def _last_seen(carry: Carry) -> History:
+    """What the last evaluation found, a constant for every derivative."""
+    info: Info = trees.stop_gradient(carry.state.info)
+    return History(info.value, info.optimality, info.accepted)
 
 
-def _noted(carry: Carry, info: Info) -> History | None:
-    if carry.history is None:
-        return None
-    seen = trees.stop_gradient(info)
-    return History(
-        carry.history.value.at[carry.turns].set(seen.value),
-        carry.history.optimality.at[carry.turns].set(seen.optimality),
-        carry.history.accepted.at[carry.turns].set(seen.accepted),
-    )
+def _made(seen: History, turns: jax.Array) -> History:
+    """The history with NaN (False) in the rows of evaluations that were not made."""
+    made = jnp.arange(seen.accepted.shape[0], dtype=jnp.int32) < turns
+    value = jnp.where(made, seen.value, jnp.nan)
+    return History(value, jnp.where(made, seen.optimality, jnp.nan), made & seen.accepted)

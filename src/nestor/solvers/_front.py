@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from nestor import trees
 from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program
-from nestor.solution import History, Solution, Stats, Status
+from nestor.solution import Solution, Stats, Status
 from nestor.solvers import _checks, _drive, _reports
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
@@ -60,6 +61,26 @@ _FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
 _SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What a front function was asked for besides the function and the start, not yet checked.
+
+    Attributes:
+        where: the front function's name, for messages.
+        solver, ..., raise_on_failure: its arguments, in its order; as in `minimize`.
+    """
+
+    where: str
+    solver: Any
+    adjoint: Any
+    tol: Any
+    max_steps: Any
+    history: bool = False
+    callback: Any = None
+    progress: bool = False
+    raise_on_failure: bool = True
+
+
 def minimize(
     fun: Callable[[Tree], Any],
     x0: Tree,
@@ -84,7 +105,8 @@ def minimize(
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
-            can go no further also counts as converged at 100 eps times the first gradient.
+            can go no further also counts as converged at 100 eps times the first gradient (or 100 eps, if
+            that is more) and within twice the tolerance (or twice the root of the precision, if that is more).
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.
@@ -109,11 +131,10 @@ def minimize(
     >>> solution.x.round(4).tolist(), solution.status.name
     ([3.0, 3.0], 'CONVERGED')
     """
-    where = "minimize"
-    plan, inputs = _prepare_minimization(
-        where, fun, x0, solver, adjoint, tol, max_steps, history, callback, progress
+    options = _Options(
+        "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
-    return _run(where, plan, inputs, callback, progress, raise_on_failure)
+    return _run(*_prepare_minimization(fun, x0, options), options)
 
 
 def argmin(
@@ -150,7 +171,7 @@ def argmin(
     """
     where = "argmin"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(where, fun, x0, solver, adjoint, tol, max_steps, False, None, False)
+    plan, inputs = _prepare_minimization(fun, x0, _Options(where, solver, adjoint, tol, max_steps))
     answer = _drive.solution_map(plan)(inputs)
     return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
 
@@ -188,7 +209,7 @@ def minimum(
     """
     where = "minimum"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(where, fun, x0, solver, adjoint, tol, max_steps, False, None, False)
+    plan, inputs = _prepare_minimization(fun, x0, _Options(where, solver, adjoint, tol, max_steps))
     value, record = _drive.value_map(plan)(inputs)
     return _apply_policy(where, plan, None, value, record, value, on_failure)
 
@@ -226,14 +247,11 @@ def find_root(
     >>> round(float(jax.grad(root)(8.0)), 4)  # 1 / (3 * 8^(2/3))
     0.0833
     """
-    return _solve_vector(
-        "find_root",
-        ROOT,
-        NewtonRoot(),
-        _ROOTS,
-        _checks.check_same_tree,
-        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    solver = NewtonRoot() if solver is None else solver
+    options = _Options(
+        "find_root", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
+    return _solve_vector(ROOT, _ROOTS, _checks.check_same_tree, fun, x0, options)
 
 
 def fixed_point(
@@ -268,14 +286,11 @@ def fixed_point(
     >>> round(float(nestor.fixed_point(jnp.cos, 1.0).x), 3)
     0.739
     """
-    return _solve_vector(
-        "fixed_point",
-        FIXED_POINT,
-        Anderson(),
-        _FIXED,
-        _checks.check_same_tree,
-        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    solver = Anderson() if solver is None else solver
+    options = _Options(
+        "fixed_point", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
+    return _solve_vector(FIXED_POINT, _FIXED, _checks.check_same_tree, fun, x0, options)
 
 
 def least_squares(
@@ -313,28 +328,15 @@ def least_squares(
     >>> round(float(fit.x["a"]), 3), round(float(fit.x["b"]), 3)
     (2.0, -0.5)
     """
-    return _solve_vector(
-        "least_squares",
-        SQUARES,
-        LevenbergMarquardt(),
-        _SQUARES,
-        _checks.check_residuals,
-        (fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure),
+    solver = LevenbergMarquardt() if solver is None else solver
+    options = _Options(
+        "least_squares", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
+    return _solve_vector(SQUARES, _SQUARES, _checks.check_residuals, fun, x0, options)
 
 
-def _prepare_minimization(
-    where: str,
-    fun: Any,
-    x0: Any,
-    solver: Any,
-    adjoint: Any,
-    tol: Any,
-    max_steps: Any,
-    history: bool,
-    callback: Any,
-    progress: bool,
-) -> tuple[_drive.Plan, _drive.Inputs]:
+def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.Plan, _drive.Inputs]:
+    where, solver = options.where, options.solver
     _checks.check_function(where, "fun", fun)
     start = _checks.check_start(where, "x0", x0)
     if solver is None:
@@ -343,64 +345,38 @@ def _prepare_minimization(
     _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     _checks.check_scalar(where, "fun", shape)
-    return _plan(
-        where,
-        MINIMIZATION,
-        program,
-        captured,
-        start,
-        solver,
-        adjoint,
-        tol,
-        max_steps,
-        history,
-        callback,
-        progress,
-    )
+    options = dataclasses.replace(options, solver=solver)
+    return _plan(MINIMIZATION, program, captured, start, options)
 
 
 def _solve_vector(
-    where: str, kind: _drive.Kind, default: Any, names: dict[str, str], check: Any, options: tuple[Any, ...]
+    kind: _drive.Kind, names: dict[str, str], check: Any, fun: Any, x0: Any, options: _Options
 ) -> Solution:
-    fun, x0, solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure = options
+    where = options.where
     _checks.check_function(where, "fun", fun)
     start = _checks.check_start(where, "x0", x0)
-    solver = default if solver is None else solver
-    _checks.check_solver(where, solver, kind.problem, names, kind.problem.kind)
+    _checks.check_solver(where, options.solver, kind.problem, names, kind.problem.kind)
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     check(where, "fun", shape, start)
-    plan, inputs = _plan(
-        where, kind, program, captured, start, solver, adjoint, tol, max_steps, history, callback, progress
-    )
-    return _run(where, plan, inputs, callback, progress, raise_on_failure)
+    return _run(*_plan(kind, program, captured, start, options), options)
 
 
 def _plan(
-    where: str,
-    kind: _drive.Kind,
-    program: Program,
-    captured: list[Any],
-    start: Tree,
-    solver: Any,
-    adjoint: Any,
-    tol: Any,
-    max_steps: Any,
-    history: bool,
-    callback: Any,
-    progress: bool,
+    kind: _drive.Kind, program: Program, captured: list[Any], start: Tree, options: _Options
 ) -> tuple[_drive.Plan, _drive.Inputs]:
-    adjoint = Implicit() if adjoint is None else adjoint
+    where = options.where
+    adjoint = Implicit() if options.adjoint is None else options.adjoint
     _checks.check_adjoint(where, adjoint)
-    arrays, rest = trees.split(solver)
-    watch = _checks.check_callback(where, callback) or ("numbers" if progress else "")
+    arrays, rest = trees.split(options.solver)
+    watch = _checks.check_callback(where, options.callback) or ("numbers" if options.progress else "")
     plan = _drive.Plan(
         kind=kind,
         program=program,
         solver=rest,
         adjoint=adjoint,
-        tol=_checks.check_tol(where, tol, trees.float_dtype(start)),
-        max_steps=_checks.check_max_steps(where, max_steps),
-        history=bool(history),
+        tol=_checks.check_tol(where, options.tol, trees.float_dtype(start)),
+        max_steps=_checks.check_max_steps(where, options.max_steps),
+        history=bool(options.history),
         watch=watch,
     )
     try:
@@ -409,36 +385,29 @@ def _plan(
         raise BadArgument(
             where,
             "solver",
-            got=solver,
+            got=options.solver,
             want="hashable, so that what is compiled for it can be found again",
             do="make it a frozen dataclass of numbers, strings and arrays",
         ) from error
     return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0))
 
 
-def _run(
-    where: str,
-    plan: _drive.Plan,
-    inputs: _drive.Inputs,
-    callback: Any,
-    progress: bool,
-    raise_on_failure: bool,
-) -> Solution:
+def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
     solve = _drive.solution_map(plan)
     if not plan.watch:
-        return _deliver(where, plan, solve(inputs), raise_on_failure)
-    bar = _reports.progress_bar(where, plan.max_steps) if progress else None
-    watcher = _reports.Watcher(callback, bar)
+        return _deliver(plan, solve(inputs), options)
+    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
+    watcher = _reports.Watcher(options.callback, bar)
     if _traced(inputs):  # the program outlives this call, so the registration must too
         number = _reports.register(watcher)
-        return _deliver(where, plan, solve(inputs._replace(watcher=jnp.int32(number))), raise_on_failure)
+        return _deliver(plan, solve(inputs._replace(watcher=jnp.int32(number))), options)
     with _reports.registered(watcher) as number:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
     if bar is not None:
         bar.close()
     if watcher.error is not None:
         raise watcher.error
-    return _deliver(where, plan, answer, raise_on_failure)
+    return _deliver(plan, answer, options)
 
 
 def _traced(tree: Tree) -> bool:
@@ -458,21 +427,17 @@ def _solution(plan: _drive.Plan, answer: Any) -> Solution:
     return Solution(answer.x, answer.value, record.code, stats, record.history)
 
 
-def _deliver(where: str, plan: _drive.Plan, answer: Any, raise_on_failure: bool) -> Solution:
+def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
     solution = _solution(plan, answer)
     if isinstance(solution.code, jax.core.Tracer):
         return solution
     if solution.history is not None:
         turns = int(solution.stats.evaluations)
-        cut = History(*(np.asarray(column)[:turns] for column in _columns(solution.history)))
-        solution = Solution(solution.x, solution.fun, solution.code, solution.stats, cut)
-    if raise_on_failure and not solution.success:
-        raise _failure(where, solution, plan)
+        cut = jax.tree.map(lambda column: np.asarray(column)[:turns], solution.history)
+        solution = dataclasses.replace(solution, history=cut)
+    if options.raise_on_failure and not solution.success:
+        raise _failure(options.where, solution, plan)
     return solution
-
-
-def _columns(history: History) -> tuple[Any, Any, Any]:
-    return history.value, history.optimality, history.accepted
 
 
 def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:

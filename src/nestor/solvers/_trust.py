@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solution import Status
+from nestor.solvers import _progress
 from nestor.solvers._contract import (
     Info,
     Problem,
@@ -27,7 +28,6 @@ from nestor.solvers._contract import (
 Tree = Any
 
 _ACCEPT, _POOR, _GOOD = 1e-4, 0.25, 0.75
-_IDLE = 10  # accepted moves in a row that lower neither the merit nor the optimality: rounding, give up
 
 
 class Proposal(NamedTuple):
@@ -60,9 +60,7 @@ class TrustState(NamedTuple):
     final: jax.Array  # the trial is x again: stop there
     ended: jax.Array  # this turn was that last one
     failure: jax.Array
-    idle: jax.Array  # accepted moves in a row without progress
-    least_optimality: jax.Array
-    first_optimality: jax.Array
+    progress: _progress.Progress
 
 
 def init(x: Tree) -> TrustState:
@@ -83,9 +81,7 @@ def init(x: Tree) -> TrustState:
         final=no,
         ended=no,
         failure=code(Status.LINE_SEARCH_FAILED),
-        idle=jnp.int32(0),
-        least_optimality=zero + jnp.inf,
-        first_optimality=zero,
+        progress=_progress.begin(zero),
     )
 
 
@@ -129,9 +125,9 @@ def step(
         ratio = jnp.where(drowned, by_slopes, ratio)
     ratio = jax.lax.stop_gradient(ratio)
     accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
-    gains = state.first | (merit < state.merit) | (info.optimality < state.least_optimality)
-    idle = jnp.where(accepted, jnp.where(gains, 0, state.idle + 1), state.idle)
-    exhausted = accepted & ~state.final & (idle >= _IDLE)
+    info = info._replace(accepted=accepted)
+    progress = _progress.advance(state.progress, info, lower=merit < state.merit, first=state.first)
+    exhausted = _progress.exhausted(progress, accepted & ~state.final)
     length = jax.lax.stop_gradient(trees.norm(state.step))
     kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length)
     radius = jnp.where(accepted, jnp.where(state.final, state.radius, kept), shrunk)
@@ -152,7 +148,7 @@ def step(
     if gradient is not None:
         slope = jnp.where(accepted, trees.dot(*trees.stop_gradient((gradient, proposal.step))), slope)
     new_state = TrustState(
-        info=info._replace(accepted=accepted),
+        info=info,
         x=base,
         merit=jnp.where(accepted, merit, state.merit),
         step=next_step,
@@ -165,9 +161,7 @@ def step(
         final=final,
         ended=state.final,
         failure=jnp.where(state.final, state.failure, failure),
-        idle=idle,
-        least_optimality=jnp.minimum(state.least_optimality, info.optimality),
-        first_optimality=jnp.where(state.first, info.optimality, state.first_optimality),
+        progress=progress,
     )
     return trees.add(base, next_step), new_state
 
@@ -194,6 +188,7 @@ def status(problem: Problem, state: TrustState) -> jax.Array:
     verdict = jnp.where(at_saddle, running, verdict)
     failure = jnp.where(state.singular, code(Status.SINGULAR), state.failure)
     failure = jnp.where(at_saddle, code(Status.SADDLE), failure)
-    precise = converged_at_precision(problem, state.info, state.first_optimality) & state.convex
+    first_optimality = state.progress.first_optimality
+    precise = converged_at_precision(problem, state.info, first_optimality) & state.convex
     last_word = jnp.where(precise, converged, failure)
     return jnp.where(state.ended & (verdict == int(Status.RUNNING)), last_word, verdict)

@@ -15,6 +15,7 @@ from nestor.trees._arithmetic import (
     subtract,
     zeros_like,
 )
+from nestor.trees._linear import linear_map
 from nestor.trees._records import graft, join, record, split, stop_gradient
 from nestor.trees._tangents import custom_jvp_on_perturbed, guarded
 from nestor.trees._vectors import float_dtype, ravel, vectors_like
@@ -29,6 +30,7 @@ __all__ = [
     "graft",
     "guarded",
     "join",
+    "linear_map",
     "max_norm",
     "negative",
     "norm",
