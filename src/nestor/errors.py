@@ -3,6 +3,7 @@
 NestorError
 ├── BadArgument          an argument cannot be used: which, what it was, what to do (a ValueError and a TypeError)
 ├── SolveFailed          a solve ended without converging; `.solution` holds what there is (a RuntimeError)
+├── ReversalFailed       a run made backwards did not come back to its start (a RuntimeError)
 ├── CannotDifferentiate  this adjoint cannot take that derivative, said while tracing (a TypeError)
 └── MissingExtra         an optional package is not installed; names the pip line (an ImportError)
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-__all__ = ["BadArgument", "CannotDifferentiate", "MissingExtra", "NestorError", "SolveFailed"]
+__all__ = ["BadArgument", "CannotDifferentiate", "MissingExtra", "NestorError", "ReversalFailed", "SolveFailed"]
 
 
 class NestorError(Exception):
@@ -78,6 +79,17 @@ class SolveFailed(NestorError, RuntimeError):
     def __init__(self, message: str, solution: Any = None):
         self.solution = solution
         super().__init__(message)
+
+
+class ReversalFailed(NestorError, RuntimeError):
+    """A run that was made backwards did not come back to its start bit for bit; see `nestor.Reversible`.
+
+    Raised by a compiled program, so JAX shows it inside an error of its own.
+
+    >>> import nestor
+    >>> issubclass(nestor.ReversalFailed, RuntimeError)
+    True
+    """
 
 
 class CannotDifferentiate(NestorError, TypeError):

@@ -13,7 +13,9 @@ __all__ = ["History", "Solution", "Stats", "Status"]
 
 
 class Status(IntEnum):
-    """Why a solve stopped. Every member carries its message; only `CONVERGED` is a success.
+    """Why a solve or a run stopped. Every member carries its message; of a solve only `CONVERGED` is a success.
+
+    A training run ends well with `FINISHED`, or, stopped early, with `STAGNATED` or `OVERFITTED`.
 
     Inside a trace a status is an int32 array of codes; `Status(int(code))` gives the member back.
 
@@ -86,11 +88,22 @@ class Status(IntEnum):
         ),
     )
     STOPPED = 10, "The callback asked to stop."
+    FINISHED = 11, "Every step of the training run was made."
+    STAGNATED = 12, "The training loss has not fallen for as many steps as `stagnation` allows."
+    OUT_OF_RANGE = (
+        14,
+        (
+            "A number left the range of the integers of a reversible run (positions 2^5 and velocities 2^6 in "
+            "32 bits, 2^10 in 64), or a momentum is not between 1/256 and 1. "
+            "Switch on 64-bit numbers, scale the loss down, clip the gradient, or use nestor.Checkpoint()."
+        ),
+    )
+    OVERFITTED = 13, "The validation loss has not fallen for as many validations as `patience` allows."
 
     @property
     def success(self) -> bool:
-        """True for `CONVERGED` alone."""
-        return self is Status.CONVERGED
+        """True for `CONVERGED`, and for a training run that ended as it was told to."""
+        return self in (Status.CONVERGED, Status.FINISHED, Status.STAGNATED, Status.OVERFITTED)
 
 
 @jax.tree_util.register_dataclass

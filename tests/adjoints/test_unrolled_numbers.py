@@ -39,8 +39,8 @@ def by_hand(p, steps):
 
 @pytest.mark.parametrize(
     "adjoint",
-    [nestor.Unroll(), nestor.Checkpoint(), nestor.Checkpoint(levels=1), nestor.Checkpoint(levels=3), nestor.Forward(),
-     nestor.Truncate(last=6)],
+    [nestor.Unroll(), nestor.Checkpoint(), nestor.Checkpoint(levels=1), nestor.Checkpoint(levels=3),
+     nestor.Checkpoint(slots=2), nestor.Forward(), nestor.Truncate(last=6)],
     ids=repr,
 )  # fmt: skip
 def test_gradient_descent_with_its_start_and_its_learning_rate(adjoint):

@@ -439,12 +439,33 @@ ADJOINT = {
     "Checkpoint(levels=0)": bad(
         minimize(adjoint=nestor.Checkpoint(levels=0)), "adjoint.levels", "0", "levels=2"
     ),
+    "Checkpoint(slots=0)": bad(
+        minimize(adjoint=nestor.Checkpoint(slots=0)), "adjoint.slots", "0", "slots=10"
+    ),
+    "Checkpoint(levels=2, slots=5)": bad(
+        minimize(adjoint=nestor.Checkpoint(levels=2, slots=5)), "adjoint.slots", "5", "Checkpoint(slots=10)"
+    ),
     "FiniteDifference(step=0)": bad(
         minimize(adjoint=nestor.FiniteDifference(step=0.0)), "adjoint.step", "0.0", "step=1e-3"
     ),
     "FiniteDifference(batch=0)": bad(
         minimize(adjoint=nestor.FiniteDifference(batch=0)), "adjoint.batch", "0", "batch=16"
     ),
+    "Evolution(sigma=0)": bad(
+        minimize(adjoint=nestor.Evolution(sigma=0.0)), "adjoint.sigma", "0.0", "sigma=0.1"
+    ),
+    "Evolution(sigma=-0.1)": bad(
+        minimize(adjoint=nestor.Evolution(-0.1)),
+        "adjoint.sigma",
+        "-0.1 (float)",
+        "nestor.Evolution(sigma=0.1)",
+    ),
+    "Evolution(pairs=0)": bad(minimize(adjoint=nestor.Evolution(pairs=0)), "adjoint.pairs", "0", "pairs=64"),
+    "Evolution(seed=0.5)": bad(minimize(adjoint=nestor.Evolution(seed=0.5)), "adjoint.seed", "0.5", "seed=0"),
+    "Evolution(segment=0)": bad(
+        minimize(adjoint=nestor.Evolution(segment=0)), "adjoint.segment", "0 (int)", "segment=10"
+    ),
+    "Evolution(batch=0)": bad(minimize(adjoint=nestor.Evolution(batch=0)), "adjoint.batch", "0", "batch=16"),
     "an unhashable one": bad(
         minimize(adjoint=Changeable()), "adjoint", "Changeable(depth=3)", "frozen dataclass"
     ),

@@ -2,9 +2,11 @@
 
 from nestor.adjoints._check import DerivativeReport, check_derivatives
 from nestor.adjoints._contract import Adjoint, Answer, Condition, Read, envelope
+from nestor.adjoints._evolution import Evolution
 from nestor.adjoints._finite_difference import FiniteDifference
 from nestor.adjoints._forward import Forward
 from nestor.adjoints._implicit import Implicit
+from nestor.adjoints._reversible import Reversible
 from nestor.adjoints._unrolled import Checkpoint, OneStep, Truncate, Unroll
 
 __all__ = [
@@ -13,11 +15,13 @@ __all__ = [
     "Checkpoint",
     "Condition",
     "DerivativeReport",
+    "Evolution",
     "FiniteDifference",
     "Forward",
     "Implicit",
     "OneStep",
     "Read",
+    "Reversible",
     "Truncate",
     "Unroll",
     "check_derivatives",

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints._contract import Answer, Condition, Read
-from nestor.loops import Loop, every_turn, last_turns, rematerialised
+from nestor.adjoints._crossing import differentiable_run, on_perturbed
+from nestor.loops import Loop, every_turn, last_turns, rematerialised, reverse_binomially, to_the_end
 
 Tree = Any
 
@@ -45,25 +46,41 @@ class Checkpoint:
 
     Args:
         levels: L; a reverse pass keeps about L * max_steps^(1/L) states and takes about L + 1 forward runs.
-            1 keeps one state a step (and nothing inside it); 2 is the classical square root.
+            1 keeps one state a step (and nothing inside it); 2, the default, is the classical square root.
+        slots: c, instead of levels; a reverse pass keeps c states and recomputes the others in the best order
+            there is: with r the least number for which C(c + r, r) >= max_steps, each step is recomputed at
+            most r times, and a reverse pass takes about r + 3 forward runs. For 1000 steps 44 slots need
+            r = 2, 17 need 3, 10 need 4, 5 need 8.
 
-    Forward and reverse mode, any order. Source: Griewank 1992; Chen et al. 2016 for two levels.
+    Forward and reverse mode, any order; with `slots`, derivatives above the first take the memory of two
+    levels. Source: Griewank 1992; Chen et al. 2016 for two levels; Griewank, Walther 2000 for slots.
 
     >>> import jax, nestor
-    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Checkpoint())
+    >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Checkpoint(slots=5))
     >>> bool(abs(jax.grad(y)(1.0) - 1.0) < 1e-3)
     True
     """
 
-    levels: int = 2
+    levels: int | None = None
+    slots: int | None = None
 
     def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""
+        if self.slots is None:
+            levels = 2 if self.levels is None else self.levels
+            run = lambda inputs: rematerialised(loop, inputs, levels)  # noqa: E731
+        else:
+            run = _binomial_run(loop, self.slots)
+        return lambda inputs: through_the_steps(loop, read, inputs, *run(inputs))
 
-        def solve(inputs: Tree) -> Answer:
-            return through_the_steps(loop, read, inputs, *rematerialised(loop, inputs, self.levels))
 
-        return solve
+def _binomial_run(loop: Loop, slots: int) -> Callable[[Tree], tuple[Tree, Tree]]:
+    def pull(perturbed: list[Any], merge: Any, outcome: Tree, cotangent: tuple[Tree, Tree]) -> list[Any]:
+        return reverse_binomially(on_perturbed(loop, merge), perturbed, slots, *cotangent)
+
+    return differentiable_run(
+        lambda inputs: to_the_end(loop, inputs), lambda inputs: rematerialised(loop, inputs, 2), pull
+    )
 
 
 @trees.record

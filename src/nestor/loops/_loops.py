@@ -131,7 +131,9 @@ def rematerialised(loop: Loop, inputs: Tree, levels: int) -> tuple[Tree, Tree]:
         count, carry = counted
         running = loop.running(carry) & (count < loop.bound)
         carry = _turn_or_rest(loop, inputs, start, carry, running)
-        return (count + 1, carry), jax.tree.map(lambda leaf: leaf[None], loop.record(carry))
+        row = loop.record(carry)
+        row = trees.select(running, row, trees.zeros_like(row))
+        return (count + 1, carry), jax.tree.map(lambda leaf: leaf[None], row)
 
     (_, carry), rows = run((jnp.int32(0), start), levels)
     return carry, jax.tree.map(lambda r: r[: loop.bound], rows)

@@ -1,5 +1,24 @@
-"""Traced functions whose closures have become inputs, interned so that equal programs are one object."""
+"""Traced functions whose closures have become inputs, interned so that equal programs are one object, and their watchers."""
 
 from nestor.programs._programs import Program, hoist
+from nestor.programs._safe import safe_roots
+from nestor.programs._tracing import is_one_array, shape_text, signature_that_refuses, trace_function
+from nestor.programs._transformations import Transformation, hoist_transformation, is_transformation
+from nestor.programs._watchers import Watcher, register, registered, show
 
-__all__ = ["Program", "hoist"]
+__all__ = [
+    "Program",
+    "Transformation",
+    "Watcher",
+    "hoist",
+    "hoist_transformation",
+    "is_one_array",
+    "is_transformation",
+    "register",
+    "registered",
+    "safe_roots",
+    "shape_text",
+    "show",
+    "signature_that_refuses",
+    "trace_function",
+]

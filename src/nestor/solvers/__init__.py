@@ -24,9 +24,11 @@ from nestor.solvers._front import (
     minimum,
 )
 from nestor.solvers._gradient_descent import GradientDescent
+from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
@@ -35,6 +37,7 @@ from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
 __all__ = [
     "BFGS",
     "LBFGS",
+    "AdaGradStep",
     "Anderson",
     "Backtracking",
     "Broyden",
@@ -46,6 +49,8 @@ __all__ = [
     "Info",
     "LeastSquares",
     "LevenbergMarquardt",
+    "LineSearchNewton",
+    "LineSearchNewtonCG",
     "Minimization",
     "Newton",
     "NewtonCG",
@@ -54,8 +59,11 @@ __all__ = [
     "Optax",
     "Picard",
     "Problem",
+    "RMSPropStep",
+    "Rate",
     "Report",
     "RootFinding",
+    "ScheduledStep",
     "Search",
     "Solver",
     "StrongWolfe",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.solvers import _descent
 from nestor.solvers._contract import Minimization, Problem
+from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Search, StrongWolfe
 
 Tree = Any
@@ -87,12 +88,12 @@ class BFGS:
     [1.0, 1.0]
     """
 
-    search: Search = dataclasses.field(default_factory=StrongWolfe)
+    search: Search | Rate = dataclasses.field(default_factory=StrongWolfe)
     solves: ClassVar[type[Problem]] = Minimization
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        return _descent.init(_DENSE, x)
+        return _descent.init(_DENSE, self.search, x)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState
@@ -198,12 +199,12 @@ class LBFGS:
     """
 
     memory: int = 10
-    search: Search = dataclasses.field(default_factory=StrongWolfe)
+    search: Search | Rate = dataclasses.field(default_factory=StrongWolfe)
     solves: ClassVar[type[Problem]] = Minimization
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        return _descent.init(_Limited(self.memory), x)
+        return _descent.init(_Limited(self.memory), self.search, x)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState

@@ -1,7 +1,6 @@
 """Checks of arguments, shared by all front functions; every message says what, which value, and the remedy.
 
-Here are the arguments themselves; `_settings` checks what is inside a solver or an adjoint, `_tracing` what
-happens when the user's function is traced.
+Here are the arguments themselves; `_settings` checks what is inside a solver or an adjoint.
 """
 
 from __future__ import annotations
@@ -16,13 +15,10 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
+from nestor.programs import is_one_array, shape_text, signature_that_refuses
+from nestor.programs import trace_function as trace_function
+from nestor.solvers._rates import Rate
 from nestor.solvers._settings import check_settings, nearest, shown
-from nestor.solvers._tracing import (
-    is_one_array,
-    shape_text,
-    signature_that_refuses_one_argument,
-)
-from nestor.solvers._tracing import trace_function as trace_function
 
 Tree = Any
 
@@ -122,7 +118,7 @@ _CALLS = {
     "least squares": "least_squares",
 }
 _ADJOINTS = ("Implicit()", "Unroll()", "Truncate(last=10)", "Checkpoint()", "OneStep()", "Forward()")
-_ADJOINTS += ("FiniteDifference()",)
+_ADJOINTS += ("FiniteDifference()", "Evolution()")
 
 
 def check_solver(where: str, solver: Any, wanted: Any, defaults: dict[str, str], kind: str) -> None:
@@ -163,6 +159,8 @@ def _not_a_solver(solver: Any, defaults: dict[str, str], kind: str) -> tuple[Any
         )
     if hasattr(solver, "advance"):  # a search
         return solver, f"give the search to a solver: solver=nestor.BFGS({solver!r})"
+    if isinstance(solver, Rate) and kind == "minimization":
+        return solver, f"give the step to a solver: solver=nestor.GradientDescent(nestor.{type(solver).__name__}(...))"
     if hasattr(solver, "attach"):
         return solver, f"pass it as adjoint={solver!r}; for the solver, {any_of_them}"
     if hasattr(solver, "run"):
@@ -294,7 +292,7 @@ def check_callback(where: str, callback: Any) -> str:
     want, do = "a function of one Report", "pass for example lambda report: print(report.step, report.fun)"
     if not callable(callback):
         raise BadArgument(where, "callback", got=shown(callback), want=want, do=do)
-    signature = signature_that_refuses_one_argument(callback)
+    signature = signature_that_refuses(callback)
     if signature is not None:
         raise BadArgument(where, "callback", got=f"a function with signature {signature}", want=want, do=do)
     return "points"

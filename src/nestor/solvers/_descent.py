@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,6 +20,7 @@ from nestor.solvers._contract import (
     judge,
     no_info,
 )
+from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Search, SearchState, begin, rounding
 
 Tree = Any
@@ -33,6 +35,7 @@ class Move(NamedTuple):
     old_grad: Tree
     direction: Tree  # the direction that was followed
     old_slope: jax.Array
+    seen: Any = None  # what the `Look` saw at the new point
 
 
 class Rule(Protocol):
@@ -63,6 +66,21 @@ class Rule(Protocol):
         ...
 
 
+class Look(NamedTuple):
+    """The one evaluation of a turn, for methods that want more of it than a gradient.
+
+    Attributes:
+        at: (problem, x, the direction that led there) -> (value, gradient, what else is seen).
+        keep: (memory, what was seen, when) -> the memory at a new iterate, the first one too.
+    """
+
+    at: Callable[[Minimization, Tree, Tree], tuple[jax.Array, Tree, Any]]
+    keep: Callable[[Any, Any, jax.Array], Any] = lambda memory, seen, when: memory
+
+
+GRADIENT = Look(lambda problem, x, direction: (*problem.value_and_grad(x), None))
+
+
 # What the trial point of the next turn is.
 _SEARCHING = 0  # a step length along the direction, to be judged
 _FIRST = 1  # the start
@@ -86,9 +104,10 @@ class DescentState(NamedTuple):
     phase: jax.Array
     verdict: jax.Array  # RUNNING; after a final turn, the failure that led there
     progress: _progress.Progress
+    rate: Any  # the memory of a `Rate`, empty for a search
 
 
-def init(rule: Rule, x: Tree) -> DescentState:
+def init(rule: Rule, search: Search | Rate, x: Tree) -> DescentState:
     """The state before the first turn; nothing is evaluated."""
     zero = jnp.zeros((), trees.float_dtype(x))
     zeros = trees.zeros_like(x)
@@ -104,16 +123,70 @@ def init(rule: Rule, x: Tree) -> DescentState:
         phase=jnp.int32(_FIRST),
         verdict=code(Status.RUNNING),
         progress=_progress.begin(zero),
+        rate=search.begin(x) if isinstance(search, Rate) else (),
     )
 
 
 def step(
-    rule: Rule, search: Search, problem: Minimization, x: Tree, state: DescentState
+    rule: Rule,
+    search: Search | Rate,
+    problem: Minimization,
+    x: Tree,
+    state: DescentState,
+    look: Look = GRADIENT,
 ) -> tuple[Tree, DescentState]:
     """Evaluate at x and propose the next trial point."""
+    if isinstance(search, Rate):
+        return _step_at_a_rate(rule, search, problem, x, state, look)
+    return _step_of_a_search(rule, search, problem, x, state, look)
+
+
+def _step_at_a_rate(
+    rule: Rule, rate: Rate, problem: Minimization, x: Tree, state: DescentState, look: Look
+) -> tuple[Tree, DescentState]:
+    """Every finite point is an iterate; where one is not, the solve ends."""
+    value, grad, seen = look.at(problem, x, state.direction)
+    info = info_at(value, grad)
+    finite = jnp.isfinite(value) & jnp.isfinite(info.optimality)
+    grad = trees.select(finite, grad, trees.zeros_like(grad))
+    change = trees.subtract(grad, state.grad)
+    move = Move(trees.subtract(x, state.x), change, grad, state.grad, state.direction, state.slope, seen)
+    memory = rule.remember(state.memory, move, finite & (state.phase != _FIRST))
+    memory = look.keep(memory, seen, finite)
+    memory, direction, slope = _downhill(rule, memory, grad, finite)
+    step, after = rate.scale(state.rate, grad, direction)
+    new_state = state._replace(
+        info=info._replace(accepted=finite),
+        x=x,
+        value=value,
+        grad=grad,
+        direction=direction,
+        slope=slope,
+        memory=memory,
+        phase=jnp.int32(_SEARCHING),
+        rate=after,
+    )
+    return trees.add(x, step), new_state
+
+
+def _downhill(rule: Rule, memory: Any, grad: Tree, forgets: jax.Array) -> tuple[Any, Tree, jax.Array]:
+    """The direction of the rule, or -grad where that one does not go down: (memory, direction, slope)."""
+    direction = rule.direction(memory, grad)
+    slope = trees.dot(grad, direction)
+    downhill = (slope < 0) & jnp.isfinite(slope)
+    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(grad)) > 0)
+    memory = rule.forget(memory, uphill & forgets)
+    direction = trees.select(uphill, trees.negative(grad), direction)
+    return memory, direction, jnp.where(uphill, -trees.squared_norm(grad), slope)
+
+
+def _step_of_a_search(
+    rule: Rule, search: Search, problem: Minimization, x: Tree, state: DescentState, look: Look
+) -> tuple[Tree, DescentState]:
+    """Accept the trial, keep searching, or restart."""
     first, settled = state.phase == _FIRST, state.phase == _SETTLED
     last = state.phase >= _FINAL
-    value, grad = problem.value_and_grad(x)
+    value, grad, seen = look.at(problem, x, state.direction)
     finite = jnp.isfinite(value) & jnp.isfinite(trees.max_norm(trees.stop_gradient(grad)))
     found = info_at(value, grad)
     # An infinite gradient has no weight in what follows, but times no weight it would be NaN in reverse mode.
@@ -135,8 +208,10 @@ def step(
         state.grad,
         state.direction,
         state.slope,
+        seen,
     )
     memory = rule.remember(state.memory, move, moved)
+    memory = look.keep(memory, seen, accepted & ~last)
     base_x, base_value, base_grad = trees.select(
         accepted, (x, value, grad), (state.x, state.value, state.grad)
     )
@@ -146,14 +221,7 @@ def step(
     restart = gives_up & ~settle & ~rule.is_empty(memory)
     final = (gives_up & ~settle & ~restart) | exhausted
     memory = rule.forget(memory, restart)
-    direction = rule.direction(memory, base_grad)
-    base_slope = trees.dot(base_grad, direction)
-    downhill = (base_slope < 0) & jnp.isfinite(base_slope)
-    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(base_grad)) > 0)
-    memory = rule.forget(memory, uphill & accepted)
-    direction = trees.select(uphill, trees.negative(base_grad), direction)
-    base_slope = jnp.where(uphill, -trees.squared_norm(base_grad), base_slope)
-
+    memory, direction, base_slope = _downhill(rule, memory, base_grad, accepted)
     length = _first_length(rule, search, memory, state, base_grad, base_slope)
     searching = trees.select(accepted | restart, begin(length, base_value, base_slope), searching)
     alpha = jnp.where(settle, searching.low, searching.alpha)
@@ -176,6 +244,7 @@ def step(
         phase=phase,
         verdict=jnp.where(last, failure, code(Status.RUNNING)),
         progress=progress,
+        rate=(),
     )
     return trees.add_scaled(base_x, alpha, direction), new_state
 
@@ -184,8 +253,8 @@ def _first_length(
     rule: Rule, search: Search, memory: Any, state: DescentState, grad: Tree, slope: jax.Array
 ) -> jax.Array:
     """The first trial of a new search: as much change as the last move, or a unit step at the start."""
-    if search.fixed_length is not None:
-        return jnp.asarray(search.fixed_length).astype(slope.dtype)
+    if search.first is not None:
+        return jnp.asarray(search.first).astype(slope.dtype)
     size = trees.norm(grad)
     cautious = jnp.minimum(1, 1 / jnp.where(size > 0, size, 1))
     ratio = state.slope / jnp.where(slope < 0, slope, -1)
@@ -195,8 +264,10 @@ def _first_length(
     return rule.first_length(memory, guess, last)
 
 
-def status(search: Search, problem: Minimization, state: DescentState) -> jax.Array:
+def status(search: Search | Rate, problem: Minimization, state: DescentState) -> jax.Array:
     """The verdict on the point just evaluated; a rejected trial leaves the solve running."""
+    if isinstance(search, Rate):
+        return judge(problem, state.info)
     running = code(Status.RUNNING)
     fixed = search.fixed_length is not None
     verdict = judge(problem, state.info)

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read, envelope
 from nestor.loops import Loop
-from nestor.programs import Program
+from nestor.programs import Program, show
 from nestor.solution import History, Status
-from nestor.solvers import _reports
 from nestor.solvers._contract import Bound, Info, Problem, code, no_info
 
 Tree = Any
@@ -130,7 +129,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
             point = carry.x if plan.watch == "points" else None
-            stop = _reports.show(inputs.watcher, running, carry.turns, info, point)
+            stop = show(inputs.watcher, running, carry.turns, info.value, info.optimality, info.accepted, point)
             asked = stop & (status == int(Status.RUNNING))
             status = jnp.where(asked, code(Status.STOPPED), status)
         better = (info.value < carry.best.value) | (carry.turns == 0)

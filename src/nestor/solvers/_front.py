@@ -14,7 +14,7 @@ import numpy as np
 from nestor import trees
 from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
-from nestor.programs import Program
+from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import Solution, Stats, Status
 from nestor.solvers import _checks, _drive, _reports
 from nestor.solvers._bfgs import BFGS, LBFGS
@@ -54,7 +54,11 @@ FIXED_POINT = _drive.Kind(FixedPointFinding, _of_fixed_point, symmetric=False, p
 SQUARES = _drive.Kind(LeastSquares, _of_squares, symmetric=True, positive=True)
 
 _MINIMIZERS = dict.fromkeys(
-    ["BFGS", "LBFGS", "Newton", "NewtonCG", "NonlinearCG", "GradientDescent"], "minimize"
+    [
+        *("BFGS", "LBFGS", "Newton", "NewtonCG", "NonlinearCG", "GradientDescent"),
+        *("LineSearchNewton", "LineSearchNewtonCG"),
+    ],
+    "minimize",
 )
 _ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
 _FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
@@ -101,7 +105,8 @@ def minimize(
             solution is differentiable in all of it.
         x0: the start, a tree of floating arrays (or floats); under `vmap` one per lane.
         solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above), `Newton()`,
-            `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, or any optax transformation.
+            `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`, `LineSearchNewtonCG()`, or
+            any optax transformation.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
@@ -397,11 +402,11 @@ def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solutio
     if not plan.watch:
         return _deliver(plan, solve(inputs), options)
     bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    watcher = _reports.Watcher(options.callback, bar)
+    watcher = Watcher(_reports.report, options.callback, bar)
     if _traced(inputs):  # the program outlives this call, so the registration must too
-        number = _reports.register(watcher)
+        number = register(watcher)
         return _deliver(plan, solve(inputs._replace(watcher=jnp.int32(number))), options)
-    with _reports.registered(watcher) as number:
+    with registered(watcher) as number:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
     if bar is not None:
         bar.close()

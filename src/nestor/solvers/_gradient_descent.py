@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.solvers import _descent
 from nestor.solvers._contract import Minimization, Problem
+from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Backtracking, Search
 
 Tree = Any
@@ -46,24 +47,24 @@ class GradientDescent:
     """Gradient descent: x <- x - a grad f(x).
 
     Args:
-        search: how the step length a is chosen: `FixedStep(length)`, `Backtracking()` (the default) or
-            `StrongWolfe()`.
+        search: how the step length a is chosen: `FixedStep(length)`, `Backtracking()` (the default),
+            `StrongWolfe()`, `ScheduledStep(schedule)`, `AdaGradStep(rate)` or `RMSPropStep(rate)`.
 
     Converges linearly, with the condition number; for a baseline, for unrolled inner problems, for fixed
     learning rates. For an answer, take `LBFGS` or `BFGS`. Unrolled derivatives count the first trial of every
-    search as a constant. Cost: one gradient a step, memory of a few x.
+    search as a constant, unless the search has a number for it (`first`). Cost: one gradient a step, memory of a few x.
 
     >>> import nestor
     >>> nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, solver=nestor.GradientDescent()).success
     True
     """
 
-    search: Search = dataclasses.field(default_factory=Backtracking)
+    search: Search | Rate = dataclasses.field(default_factory=Backtracking)
     solves: ClassVar[type[Problem]] = Minimization
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        return _descent.init(_STEEPEST, x)
+        return _descent.init(_STEEPEST, self.search, x)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState

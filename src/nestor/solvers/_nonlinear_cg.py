@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.solvers import _descent
 from nestor.solvers._contract import Minimization, Problem
+from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Search, StrongWolfe
 
 Tree = Any
@@ -20,6 +22,7 @@ Direction = Literal[
     "polak-ribiere+",
     "dai-yuan",
     "conjugate-descent",
+    "daniel",
 ]
 
 
@@ -29,9 +32,10 @@ class _Memory(NamedTuple):
 
 
 class _Conjugate(NamedTuple):
-    """d <- -g + beta d, with beta by the named formula; restarted every n moves."""
+    """d <- -g + beta d, with beta by the named formula."""
 
     formula: str
+    searched: bool  # whether steps come from a line search
 
     def empty(self, x: Tree) -> _Memory:
         return _Memory(jnp.zeros((), trees.float_dtype(x)), trees.zeros_like(x))
@@ -44,11 +48,12 @@ class _Conjugate(NamedTuple):
 
     def remember(self, memory: _Memory, move: _descent.Move, when: jax.Array) -> _Memory:
         beta = _beta(self.formula, move)
-        # Powell's restart: successive gradients should be nearly orthogonal.
-        overlap = jnp.abs(trees.dot(move.grad, move.old_grad))
-        stale = overlap > 0.2 * trees.squared_norm(move.grad)
-        restarts = stale if self.formula in ("fletcher-reeves", "dai-yuan", "conjugate-descent") else False
-        beta = jnp.where(jnp.isfinite(beta) & ~jnp.asarray(restarts), beta, 0)
+        if self.searched and self.formula in ("fletcher-reeves", "dai-yuan", "conjugate-descent"):
+            # Powell's restart: after a line search successive gradients should be nearly orthogonal.
+            overlap = jnp.abs(trees.dot(move.grad, move.old_grad))
+            stale = overlap > 0.2 * trees.squared_norm(move.grad)
+            beta = jnp.where(stale, 0, beta)
+        beta = jnp.where(jnp.isfinite(beta), beta, 0)
         return trees.select(when, _Memory(beta, move.direction), memory)
 
     def direction(self, memory: _Memory, grad: Tree) -> Tree:
@@ -73,7 +78,28 @@ def _beta(formula: str, move: _descent.Move) -> jax.Array:
         return jnp.maximum(over(trees.dot(grad, change), trees.squared_norm(old)), 0)
     if formula == "dai-yuan":
         return over(trees.squared_norm(grad), trees.dot(direction, change))
+    if formula == "daniel":
+        curvature = trees.dot(direction, move.seen)
+        return jnp.where(curvature > 0, jnp.maximum(over(trees.dot(grad, move.seen), curvature), 0), 0)
     return over(trees.squared_norm(grad), -move.old_slope)  # conjugate descent
+
+
+def _curved(problem: Minimization, x: Tree, direction: Tree) -> tuple[jax.Array, Tree, Tree]:
+    """The objective, its gradient, and the Hessian times the direction that led there."""
+
+    def transform(fun: Callable[[Tree], Any]) -> Callable[[Tree], Any]:
+        def at(pair: tuple[Tree, Tree]) -> tuple[jax.Array, Tree, Tree]:
+            point, along = pair
+            (value, grad), (_, product) = jax.jvp(jax.value_and_grad(fun), (point,), (along,))
+            return value, grad, product
+
+        return at
+
+    value, grad, product = problem.evaluate(transform, (x, direction))
+    return value.astype(trees.float_dtype(x)), grad, product
+
+
+_LOOKS = {"daniel": _descent.Look(_curved)}
 
 
 @trees.record
@@ -82,11 +108,13 @@ class NonlinearCG:
 
     Args:
         direction: the formula of beta: "polak-ribiere+" (the default), "hestenes-stiefel" (clipped at zero as
-            well), "fletcher-reeves", "dai-yuan" or "conjugate-descent".
+            well), "fletcher-reeves", "dai-yuan", "conjugate-descent", or "daniel": g'Hd / d'Hd with the Hessian
+            at the new point (clipped too), one product with it a step.
         search: step lengths; the default asks a tenth of the slope, as these methods need.
 
-    Restarts with steepest descent when a direction does not descend, when a search fails, and (for the last
-    three formulas, which cannot recover by themselves) when gradients lose orthogonality (Powell 1977).
+    Restarts with steepest descent when a direction does not descend, when a search fails, and (for the three
+    formulas with g'g on top, which cannot recover by themselves) when gradients lose orthogonality although the
+    step was searched for (Powell 1977).
     Cost: a gradient a step. Source: Hager and Zhang 2006, table 1.
 
     Raises:
@@ -99,19 +127,24 @@ class NonlinearCG:
     """
 
     direction: Direction = "polak-ribiere+"
-    search: Search = dataclasses.field(default_factory=lambda: StrongWolfe(curvature=0.1))
+    search: Search | Rate = dataclasses.field(default_factory=lambda: StrongWolfe(curvature=0.1))
     solves: ClassVar[type[Problem]] = Minimization
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        return _descent.init(_Conjugate(self.direction), x)
+        return _descent.init(self._rule(), self.search, x)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState
     ) -> tuple[Tree, _descent.DescentState]:
         """See `Solver.step`."""
-        return _descent.step(_Conjugate(self.direction), self.search, problem, x, state)
+        look = _LOOKS.get(self.direction, _descent.GRADIENT)
+        return _descent.step(self._rule(), self.search, problem, x, state, look)
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
         return _descent.status(self.search, problem, state)
+
+    def _rule(self) -> _Conjugate:
+        given = isinstance(self.search, Rate) or self.search.fixed_length is not None
+        return _Conjugate(self.direction, not given)

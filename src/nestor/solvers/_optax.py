@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.programs import Program, hoist
+from nestor.programs import Program, hoist, safe_roots
 from nestor.solvers._contract import Info, Minimization, Problem, info_at, judge, no_info
 
 Tree = Any
@@ -91,4 +91,4 @@ def as_solver(solver: Any, x: Tree) -> Any:
             want="an optax transformation that needs gradients, parameters and the value only",
             do="use nestor.LBFGS() or another of Nestor's line-search solvers instead",
         ) from error
-    return Optax(start_program, start_captured, update_program, update_captured)
+    return Optax(start_program, start_captured, safe_roots(update_program), update_captured)

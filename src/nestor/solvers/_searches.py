@@ -30,11 +30,16 @@ class SearchState(NamedTuple):
 
 
 class Search(Protocol):
-    """How step lengths are chosen: one verb, and whether the method may propose a first length."""
+    """How step lengths are found: one verb, and where it begins."""
 
     @property
     def fixed_length(self) -> Any:
         """The length of every step, or None where the search finds it."""
+        ...
+
+    @property
+    def first(self) -> Any:
+        """The first trial of every search, or None where the method proposes it."""
         ...
 
     def advance(
@@ -75,6 +80,11 @@ class FixedStep:
         """The length of every step."""
         return self.length
 
+    @property
+    def first(self) -> Any:
+        """The same."""
+        return self.length
+
     def advance(
         self, state: SearchState, value: Any, slope: Any, value0: Any, slope0: Any
     ) -> tuple[jax.Array, jax.Array, SearchState]:
@@ -94,6 +104,8 @@ class Backtracking:
         decrease: the fraction, between 0 and 1.
         shrink: factor of a rejected step.
         max_tries: evaluations in one search before it gives up.
+        first: the first trial of every search, 1 for example; None leaves it to the method. A number given is
+            the same at every step, so `Unroll` has the exact derivative in it and in all that follows.
 
     Source: Nocedal and Wright 2006, algorithm 3.1.
 
@@ -106,6 +118,7 @@ class Backtracking:
     decrease: float = 1e-4
     shrink: float = 0.5
     max_tries: int = 40
+    first: Any = None
 
     @property
     def fixed_length(self) -> Any:
@@ -140,6 +153,8 @@ class StrongWolfe:
         decrease: c1, between 0 and curvature.
         curvature: c2, below 1; 0.9 for quasi-Newton directions, 0.1 for conjugate gradients.
         max_tries: evaluations in one search before it gives up.
+        first: the first trial of every search, 1 for example; None leaves it to the method. A number given is
+            the same at every step, so `Unroll` has the exact derivative in it and in all that follows.
 
     Source: Hager and Zhang 2005, conditions T1, T2 and procedure of section 4; Nocedal and Wright 2006, (3.7).
 
@@ -151,6 +166,7 @@ class StrongWolfe:
     decrease: float = 1e-4
     curvature: float = 0.9
     max_tries: int = 30
+    first: Any = None
 
     @property
     def fixed_length(self) -> Any:

@@ -18,8 +18,10 @@ from nestor.errors import BadArgument
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._fixed_points import Anderson, Picard
 from nestor.solvers._gradient_descent import GradientDescent
+from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import Direction, NonlinearCG
+from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, StrongWolfe
 from nestor.solvers._squares import Dogleg, LevenbergMarquardt
@@ -134,6 +136,10 @@ def _wolfe_decrease(value: Any, owner: StrongWolfe) -> bool:
     return _FRACTION.good(value, owner) and (isinstance(value, jax.Array) or value < owner.curvature)
 
 
+def _slots_alone(value: Any, owner: adjoints.Checkpoint) -> bool:
+    return value is None or (_count(10).good(value, owner) and owner.levels is None)
+
+
 # --- the table ---------------------------------------------------------------------------------------
 
 _POSITIVE = _number(lambda v: 0 < v < math.inf, "a finite number > 0", "0.1")
@@ -141,9 +147,12 @@ _FRACTION = _number(lambda v: 0 < v < 1, "a number between 0 and 1, both exclude
 _SMALL = _FRACTION._replace(example="1e-4")
 _NOT_ZERO = _number(lambda v: v != 0 and math.isfinite(v), "a finite number other than 0", "0.5")
 _NOT_NEGATIVE = _number(lambda v: 0 <= v < math.inf, "a finite number >= 0", "1e-8")
+_FIRST = _optional(_POSITIVE._replace(example="1.0"))
 _TOL = _optional(_plain_number(lambda v: 0 <= v < math.inf, "number >= 0", "1e-6"))
-_SEARCH = _part(
-    "advance", "a search: FixedStep(length), Backtracking() or StrongWolfe()", "nestor.StrongWolfe()"
+_SEARCH = Rule(
+    lambda value, _: not isinstance(value, type) and (hasattr(value, "advance") or isinstance(value, Rate)),
+    "a search, Backtracking() or StrongWolfe(), or a step such as FixedStep(length)",
+    "nestor.StrongWolfe()",
 )
 _LINEAR = _part(
     "run", "a linear solver such as CG(), LU() or GMRES(), an object and not its name", "nestor.CG()"
@@ -152,20 +161,25 @@ _LINEAR = _part(
 _RULES: dict[type, dict[str, Rule]] = {
     # searches
     FixedStep: {"length": _POSITIVE},
-    Backtracking: {"decrease": _SMALL, "shrink": _FRACTION, "max_tries": _count(40)},
+    Backtracking: {"decrease": _SMALL, "shrink": _FRACTION, "max_tries": _count(40), "first": _FIRST},
     StrongWolfe: {
         "curvature": _plain_number(lambda v: 0 < v < 1, "number between 0 and 1, both excluded", "0.9"),
         "decrease": _SMALL._replace(
             good=_wolfe_decrease, want="a number between 0 and curvature, both excluded"
         ),
         "max_tries": _count(30),
+        "first": _FIRST,
     },
+    AdaGradStep: {"eps": _NOT_NEGATIVE},
+    RMSPropStep: {"decay": _number(lambda v: 0 <= v < 1, "a number >= 0 and < 1", "0.9"), "eps": _NOT_NEGATIVE},
     # minimization
     GradientDescent: {"search": _SEARCH},
     BFGS: {"search": _SEARCH},
     LBFGS: {"memory": _count(10), "search": _SEARCH},
     NonlinearCG: {"direction": _choice(*get_args(Direction)), "search": _SEARCH},
     Newton: {"radius": _optional(_POSITIVE)},
+    LineSearchNewton: {"search": _SEARCH},
+    LineSearchNewtonCG: {"search": _SEARCH, "max_products": _optional(_count(20))},
     NewtonCG: {"radius": _optional(_POSITIVE), "max_products": _optional(_count(100))},
     # roots, fixed points, least squares
     NewtonRoot: {"linear_solver": _optional(_LINEAR)},
@@ -183,7 +197,19 @@ _RULES: dict[type, dict[str, Rule]] = {
     # adjoints
     adjoints.Implicit: {"linear_solver": _LINEAR},
     adjoints.Truncate: {"last": _count(10)},
-    adjoints.Checkpoint: {"levels": _count(2)},
+    adjoints.Checkpoint: {
+        "levels": _optional(_count(2)),
+        "slots": _optional(_count(10))._replace(
+            good=_slots_alone, want="None, or a Python integer >= 1 and then without levels"
+        ),
+    },
+    adjoints.Evolution: {
+        "sigma": _plain_number(lambda v: 0 < v < math.inf, "finite number > 0", "0.1"),
+        "pairs": _count(64),
+        "seed": Rule(lambda value, _: type(value) is int, "a Python integer", "0"),
+        "segment": _optional(_count(10)),
+        "batch": _optional(_count(16)),
+    },
     adjoints.FiniteDifference: {
         "step": _optional(_plain_number(lambda v: 0 < v < math.inf, "finite number > 0", "1e-3")),
         "batch": _optional(_count(16)),

@@ -14,33 +14,45 @@ import jax
 import numpy as np
 
 from nestor.errors import BadArgument, NestorError
-from nestor.programs import Program, hoist
+from nestor.programs._programs import Program, hoist
 
 Tree = Any
 
 
-def trace_function(where: str, name: str, fun: Callable[..., Any], x: Tree) -> tuple[Program, list[Any], Any]:
-    """Trace the user's function at x; its program, what it captured, and the shapes of its result."""
+def trace_function(
+    where: str, name: str, fun: Callable[..., Any], *args: Tree, takes: str = "one argument, the tree x"
+) -> tuple[Program, list[Any], Any]:
+    """Trace the user's function; its program, what it captured, and the shapes of its result.
 
-    def called(x: Tree) -> Tree:  # new at each call: JAX keeps traces by function, and globals may be rebound
-        result = fun(x)
+    Args:
+        where, name: the public function and its argument, for messages.
+        fun: the user's function.
+        *args: example arguments.
+        takes: in words, what the function is called with.
+
+    Raises:
+        BadArgument: it cannot be traced, or called with these arguments; JAX's error is the cause.
+    """
+
+    def called(*args: Tree) -> Tree:  # new at each call: JAX keeps traces by function, globals may be rebound
+        result = fun(*args)
         _check_result(where, name, result)
         return result
 
     try:
-        program, captured = hoist(called, x)
+        program, captured = hoist(called, *args)
     except NestorError:  # of a solve inside fun, or of the check above
         raise
     except Exception as error:
         if isinstance(error, TypeError):
-            _check_arity(where, name, fun, error)
+            _check_arity(where, name, fun, len(args), takes, error)
         hint = _hint(error)
         if hint is not None:
             got, remedy = hint
             raise BadArgument(
                 where, name, got=f"a function that {got}", want="traceable by JAX", do=remedy
             ) from error
-        _add_note(where, name, x, error)
+        _add_note(where, name, args, error)
         raise
     return program, captured, program.out_shape
 
@@ -98,9 +110,14 @@ def _hint(error: Exception) -> tuple[str, str] | None:
     return None
 
 
-def _add_note(where: str, name: str, x: Tree, error: Exception) -> None:
+def _add_note(where: str, name: str, args: tuple[Tree, ...], error: Exception) -> None:
     if any(note.startswith("nestor.") for note in getattr(error, "__notes__", ())):
         return  # an inner solve has said it
+    if len(args) > 1:
+        shapes = "; ".join(shape_text(part) for part in args)
+        error.add_note(f"nestor.{where} was tracing {name} with arguments of shapes {shapes}.")
+        return
+    (x,) = args
     note = f"nestor.{where} was tracing {name}(x) with x like x0: {shape_text(x)}."
     if isinstance(x, (list, tuple)) and not any(leaf.ndim for leaf in jax.tree.leaves(x)):
         note += f" For one array instead of a {type(x).__name__}, pass x0 = jnp.asarray(x0)."
@@ -120,30 +137,37 @@ def _check_result(where: str, name: str, result: Tree) -> None:
             )
 
 
-def _check_arity(where: str, name: str, fun: Callable[..., Any], error: TypeError) -> None:
-    """Whether a TypeError came about because the function does not take one argument."""
-    signature = signature_that_refuses_one_argument(fun)
+def _check_arity(
+    where: str, name: str, fun: Callable[..., Any], count: int, takes: str, error: TypeError
+) -> None:
+    """Whether a TypeError came about because the function does not take that many arguments."""
+    signature = signature_that_refuses(fun, count)
     if signature is None:
         return
     called = getattr(fun, "__name__", "fun")
     called = "fun" if called == "<lambda>" else called
+    close = (
+        f"lambda x: {called}(x, data)"
+        if count == 1
+        else f"lambda params, batch: {called}(params, batch, extra)"
+    )
     raise BadArgument(
         where,
         name,
         got=f"a function with signature {called}{signature}",
-        want="callable with one argument, the tree x",
-        do=f"close over the rest: lambda x: {called}(x, data)",
+        want=f"callable with {takes}",
+        do=f"close over the rest: {close}",
     ) from error
 
 
-def signature_that_refuses_one_argument(fun: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature of a function that cannot be called with one argument; None for all others."""
+def signature_that_refuses(fun: Callable[..., Any], count: int = 1) -> inspect.Signature | None:
+    """The signature of a function that cannot be called with that many arguments; None for all others."""
     try:
         signature = inspect.signature(fun)
     except (TypeError, ValueError):
         return None
     try:
-        signature.bind(None)
+        signature.bind(*[None] * count)
     except TypeError:
         return signature
     return None

@@ -1,0 +1,21 @@
+"""Training runs as differentiable functions of their hyperparameters, start and data."""
+
+from nestor.training._front import RunHistory, StepReport, Training, train
+from nestor.training._optimizers import Optimizer, adagrad, adam, adamw, leapfrog, rmsprop, sgd
+from nestor.training._towers import Tuned, tuned
+
+__all__ = [
+    "Optimizer",
+    "RunHistory",
+    "StepReport",
+    "Training",
+    "Tuned",
+    "adagrad",
+    "adam",
+    "adamw",
+    "leapfrog",
+    "rmsprop",
+    "sgd",
+    "train",
+    "tuned",
+]

@@ -1,0 +1,102 @@
+"""Which adjoint a run gets when none is asked for, and what it must know of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from nestor import trees
+from nestor.adjoints import Checkpoint, Implicit, Reversible
+from nestor.errors import BadArgument
+from nestor.training._run import Inputs, Plan
+
+STORED = 256e6  # bytes of stored states that `adjoint=None` allows itself
+
+
+def choose(plan: Plan, inputs: Inputs, adjoint: Any) -> Any:
+    """The adjoint of a run: the one asked for, checked against the run, or by the documented rule."""
+    if adjoint is None:
+        adjoint = _by_size(plan, inputs)
+    if not hasattr(adjoint, "attach"):
+        raise BadArgument(
+            "train",
+            "adjoint",
+            got=adjoint,
+            want="an adjoint, or None",
+            do="write adjoint=nestor.Unroll(), Checkpoint(), Reversible() or another of nestor.adjoints",
+        )
+    if isinstance(adjoint, Implicit) and plan.batches.function is not None:
+        raise BadArgument(
+            "train",
+            "adjoint",
+            got=adjoint,
+            want="one that goes through the steps where the data is a function: its loss on all data is unknown",
+            do="pass the data as arrays, or adjoint=nestor.Checkpoint()",
+        )
+    if isinstance(adjoint, Reversible):
+        return _reversible(plan, inputs, adjoint)
+    return adjoint
+
+
+def state_bytes(inputs: Inputs, slots: int) -> int:
+    """Bytes of the parameters and the optimizer's slots."""
+    leaves = jax.tree.leaves(inputs.params)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) * (1 + slots)
+
+
+def _by_size(plan: Plan, inputs: Inputs) -> Any:
+    slots = len(plan.rule.slots) if plan.rule is not None else 2
+    one = state_bytes(inputs, slots)
+    if plan.steps * one <= STORED:
+        return Checkpoint(levels=1)
+    if plan.rule is not None and lost_bits(plan, inputs) is not None and plan.patience is None:
+        return Reversible()
+    return Checkpoint(slots=max(2, int(STORED // max(one, 1))))
+
+
+def _reversible(plan: Plan, inputs: Inputs, adjoint: Reversible) -> Reversible:
+    if plan.rule is None:
+        raise BadArgument(
+            "train",
+            "adjoint",
+            got=adjoint,
+            want="another adjoint for this optimizer: optax transformations and tuned ones cannot be run backwards",
+            do="use nestor.sgd, rmsprop, adam or adamw, or adjoint=nestor.Checkpoint()",
+        )
+    if adjoint.bits is not None:
+        return adjoint
+    bits = lost_bits(plan, inputs)
+    return dataclasses.replace(adjoint, bits=float(plan.steps) if bits is None else _rounded_up(bits))
+
+
+def lost_bits(plan: Plan, inputs: Inputs) -> float | None:
+    """The bits that the multiplications of the whole run lose, for each parameter; None while they are traced."""
+    assert plan.rule is not None
+    optimizer = trees.join(inputs.optimizer, plan.optimizer)
+    names = [move.by for move in plan.rule.kicks if hasattr(move, "by")]
+    if not names:
+        return 0.0
+    steps = np.arange(plan.steps, dtype=np.int32)
+    table = jax.vmap(lambda t: {n: optimizer.coefficients(optimizer.values(t), t)[n] for n in names})(steps)
+    table = jax.lax.stop_gradient(table)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(table)):
+        return None
+    each = [
+        max(
+            float(np.sum(-np.log2(np.clip(np.asarray(leaf), 2.0**-16, 1.0))))
+            for leaf in jax.tree.leaves(table[n])
+        )
+        for n in names
+    ]
+    return sum(each)
+
+
+def _rounded_up(bits: float) -> float:
+    """A little more, and one of few numbers, so that another momentum seldom compiles another program."""
+    room = bits + 64
+    unit = 2.0 ** max(math.floor(math.log2(room)) - 5, 3)
+    return math.ceil(room / unit) * unit

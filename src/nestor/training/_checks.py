@@ -1,0 +1,364 @@
+"""Checks of the arguments of `train`, and the plan and inputs that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nestor import trees
+from nestor.errors import BadArgument
+from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.training._batches import Batches
+from nestor.training._optimizers import Optimizer
+from nestor.training._run import Inputs, Plan
+from nestor.training._towers import Tuned
+from nestor.training._transformation import as_transformation
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The keyword arguments of `train`."""
+
+    optimizer: Any
+    steps: int | None
+    epochs: int | None
+    batch_size: int | None
+    shuffle: bool
+    key: Any
+    stochastic: bool
+    adjoint: Any
+    clip: Any
+    validation: Any
+    validate_every: int | None
+    patience: int | None
+    stagnation: int | None
+    callback: Any
+    report_every: int | None
+    progress: bool
+    checkpoint: Any
+    checkpoint_every: int | None
+    raise_on_failure: bool
+
+
+def prepare(
+    loss: Any, params: Tree, data: Any, settings: Settings
+) -> tuple[Plan, Inputs, Callable[[Tree], Tree]]:
+    """The plan and the inputs of a run, and the function from trained arrays to the user's whole tree."""
+    if not callable(loss):
+        raise BadArgument(
+            "train",
+            "loss",
+            got=loss,
+            want="a function (params, batch) -> scalar",
+            do="pass the function first: nestor.train(loss, params, data, ...)",
+        )
+    trained, whole = _trained(params)
+    rows, source, captured_data, example = _data("data", data)
+    batches = _batches(settings, rows, source)
+    steps = _steps(settings, batches)
+    key = _key(settings.key)
+    batch = batches.draw(captured_data, key, jnp.int32(0)) if rows else example
+    program, captured = _loss_program("loss", loss, trained, whole, batch, key, settings.stochastic)
+    validation, validation_captured = _validation(settings, loss, trained, whole, key)
+    optimizer = _optimizer(settings.optimizer, trained)
+    arrays, rest = trees.split(optimizer)
+    reversible = isinstance(optimizer, Optimizer) and not any(
+        isinstance(part, Tuned) for part in optimizer.schedules.values()
+    )
+    every = _count("validate_every", settings.validate_every)
+    plan = Plan(
+        loss=program,
+        optimizer=rest,
+        rule=optimizer.rule if reversible else None,
+        batches=batches,
+        steps=steps,
+        adjoint=None,
+        clip=settings.clip is not None,
+        validation=validation,
+        every=every or max(batches.per_epoch if rows else 1, math.ceil(steps / 100)),
+        patience=_needs_validation("patience", settings.patience, settings.validation),
+        stagnation=_count("stagnation", settings.stagnation),
+        reports=_reports(settings, steps),
+    )
+    inputs = Inputs(
+        captured,
+        trained,
+        captured_data,
+        key,
+        arrays,
+        _clip(settings.clip, trained),
+        validation_captured,
+        jnp.int32(0),
+    )
+    return plan, inputs, whole
+
+
+def refuse_traced(traced: bool, checkpoint: Any) -> None:
+    """A run inside a trace has no times at which it could be saved."""
+    if traced:
+        raise BadArgument(
+            "train",
+            "checkpoint",
+            got=str(checkpoint),
+            want="None where the run is traced (inside jit, grad or vmap)",
+            do="save outside the traced function, or leave checkpoint away",
+        )
+
+
+# --- parts ---------------------------------------------------------------------------------------------
+
+
+def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
+    """The floating-point arrays of a tree, None in place of the rest, and the way back."""
+    leaves, structure = jax.tree.flatten(params)
+    is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
+    if not any(is_array):  # numbers are parameters where there is nothing else
+        is_array = [isinstance(leaf, float) for leaf in leaves]
+    moves = [
+        yes and jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf, yes in zip(leaves, is_array, strict=True)
+    ]
+    if not any(moves):
+        raise BadArgument(
+            "train",
+            "params",
+            got=params,
+            want="a tree with at least one floating-point array",
+            do="pass the parameters to start from; convert integers with .astype(float)",
+        )
+    arrays = [jnp.asarray(leaf) if yes else None for leaf, yes in zip(leaves, moves, strict=True)]
+    arrays = [a if a is None else jax.lax.convert_element_type(a, a.dtype) for a in arrays]
+
+    def whole(trained: Tree) -> Tree:
+        new = structure.flatten_up_to(trained)
+        return jax.tree.unflatten(structure, [n if yes else old for n, old, yes in zip(new, leaves, moves, strict=True)])
+
+    return jax.tree.unflatten(structure, arrays), whole
+
+
+def _data(name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
+    """Rows, the program of data that is a function, its arrays, and an example of a batch."""
+    if callable(data):
+        program, captured, _ = trace_function(
+            "train", name, data, jnp.int32(0), takes="the step number, an int32"
+        )
+        example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), program.out_shape)
+        return 0, program, captured, example
+    if data is None:
+        return 0, None, None, None
+    leaves = jax.tree.leaves(data)
+    for leaf in leaves:
+        if not isinstance(leaf, (jax.Array, np.ndarray)) or leaf.ndim == 0:
+            raise BadArgument(
+                "train",
+                name,
+                got=leaf,
+                want="a tree of arrays with a common leading axis, a function of the step, or None",
+                do="pass arrays, for example (inputs, labels)",
+            )
+    rows = {leaf.shape[0] for leaf in leaves}
+    if len(rows) != 1 or 0 in rows:
+        raise BadArgument(
+            "train",
+            name,
+            got=shape_text(jax.tree.map(jnp.asarray, data)),
+            want="a tree of arrays whose leading axes have one length, the number of examples",
+            do="check the shapes; one row must be one example in every array",
+        )
+    arrays = jax.tree.map(jnp.asarray, data)
+    return rows.pop(), None, arrays, arrays
+
+
+def _batches(settings: Settings, rows: int, source: Program | None) -> Batches:
+    size = _count("batch_size", settings.batch_size)
+    if size is not None and not rows:
+        raise BadArgument(
+            "train",
+            "batch_size",
+            got=size,
+            want="None where the data is a function or None",
+            do="let the function return batches of the size you want",
+        )
+    if size is not None and size > rows:
+        raise BadArgument(
+            "train",
+            "batch_size",
+            got=size,
+            want=f"at most the number of examples, {rows}",
+            do=f"pass {rows} or None",
+        )
+    return Batches(rows, size or rows, bool(settings.shuffle), source)
+
+
+def _steps(settings: Settings, batches: Batches) -> int:
+    steps, epochs = _count("steps", settings.steps), _count("epochs", settings.epochs)
+    if (steps is None) == (epochs is None):
+        raise BadArgument(
+            "train",
+            "steps",
+            got="given together with epochs" if steps else "missing, and so is epochs",
+            want="one of the two",
+            do="pass steps=1000 or epochs=10",
+        )
+    if epochs is not None and not batches.rows:
+        raise BadArgument(
+            "train", "epochs", got=epochs, want="None where the data has no rows", do="pass steps=... instead"
+        )
+    return steps if steps is not None else epochs * batches.per_epoch  # type: ignore[operator]
+
+
+def _count(name: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
+        return None if value is None else int(value)
+    raise BadArgument("train", name, got=value, want="a Python integer >= 1, or None", do=f"write {name}=100")
+
+
+def _needs_validation(name: str, value: Any, validation: Any) -> int | None:
+    value = _count(name, value)
+    if value is not None and validation is None:
+        raise BadArgument(
+            "train", name, got=value, want="None where nothing validates", do="pass validation=... as well"
+        )
+    return value
+
+
+def _key(key: Any) -> jax.Array:
+    if key is None:
+        return jax.random.key(0)
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+        return key
+    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == jnp.uint32 and key.ndim == 1:
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    raise BadArgument(
+        "train",
+        "key",
+        got=key,
+        want="a random key",
+        do="pass jax.random.key(0), one key and not a batch of them",
+    )
+
+
+def _loss_program(
+    name: str, loss: Any, trained: Tree, whole: Any, batch: Tree, key: jax.Array, stochastic: bool
+) -> tuple[Program, list[Any]]:
+    def called(trained: Tree, batch: Tree, key: jax.Array) -> Any:
+        extra = (key,) if stochastic else ()
+        return loss(whole(trained), batch, *extra)
+
+    called.__name__ = getattr(loss, "__name__", "loss")
+    takes = "(params, batch, key)" if stochastic else "(params, batch)"
+    _check_arity(name, loss, 3 if stochastic else 2, takes)
+    program, captured, shape = trace_function("train", name, called, trained, batch, key, takes=takes)
+    _check_scalar(name, shape)
+    return program, captured
+
+
+def _check_arity(name: str, loss: Any, count: int, takes: str) -> None:
+
+    signature = signature_that_refuses(loss, count)
+    if signature is not None:
+        raise BadArgument(
+            "train",
+            name,
+            got=f"a function with signature {getattr(loss, '__name__', 'loss')}{signature}",
+            want=f"callable with {takes}",
+            do="close over the rest; for a third argument, a key, pass stochastic=True",
+        )
+
+
+def _check_scalar(name: str, shape: Any) -> None:
+    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
+    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
+        raise BadArgument(
+            "train",
+            name,
+            got=f"a function that returns {shape_text(shape)}",
+            want="a function that returns one floating-point number",
+            do="reduce it, for example with jnp.mean(...)",
+        )
+
+
+def _validation(
+    settings: Settings, loss: Any, trained: Tree, whole: Any, key: jax.Array
+) -> tuple[Program | None, list[Any]]:
+    validation = settings.validation
+    if validation is None:
+        return None, []
+    if callable(validation):
+        program, captured, shape = trace_function(
+            "train",
+            "validation",
+            lambda trained: validation(whole(trained)),
+            trained,
+            takes="one argument, the params",
+        )
+    else:
+        _, _, arrays, _ = _data("validation", validation)
+        extra = (key,) if settings.stochastic else ()
+        program, captured, shape = trace_function(
+            "train", "validation", lambda trained: loss(whole(trained), arrays, *extra), trained
+        )
+    _check_scalar("validation", shape)
+    return program, captured
+
+
+def _optimizer(optimizer: Any, trained: Tree) -> Any:
+    if is_transformation(optimizer):
+        return as_transformation(optimizer, trained)
+    if hasattr(optimizer, "update") and hasattr(optimizer, "schedules"):
+        _check_groups(optimizer, trained)
+        return optimizer
+    raise BadArgument(
+        "train",
+        "optimizer",
+        got=optimizer,
+        want="nestor.sgd, adagrad, rmsprop, adam, adamw or leapfrog, or an optax transformation",
+        do="call it with its rate: optimizer=nestor.sgd(0.1, momentum=0.9)",
+    )
+
+
+def _check_groups(optimizer: Any, trained: Tree) -> None:
+    from nestor.training._towers import begin
+
+    values = {name: part for name, part in optimizer.schedules.items() if not isinstance(part, Tuned)}
+    for name, part in values.items():
+        shape = jax.eval_shape(part, jnp.int32(0))
+        try:
+            jax.tree.map(lambda _, group: group, shape, trained)
+        except (ValueError, TypeError) as error:
+            raise BadArgument(
+                "train",
+                f"optimizer.{name}",
+                got=f"groups {jax.tree.structure(shape)}",
+                want="a number, a schedule, or a tree that is a prefix of params",
+                do="use the same keys as in params, down to the level where groups begin",
+            ) from error
+    jax.eval_shape(lambda p: begin(optimizer, p), trained)
+
+
+def _clip(clip: Any, trained: Tree) -> jax.Array:
+    dtype = trees.float_dtype(trained)
+    if clip is None:
+        return jnp.full((), jnp.inf, dtype)
+    good = isinstance(clip, jax.Array) or (isinstance(clip, (int, float, np.number)) and clip > 0)
+    if not good or jnp.shape(clip) != ():
+        raise BadArgument("train", "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
+    return jnp.asarray(clip).astype(dtype)
+
+
+def _reports(settings: Settings, steps: int) -> int:
+    every = _count("report_every", settings.report_every)
+    if settings.callback is not None and not callable(settings.callback):
+        raise BadArgument(
+            "train", "callback", got=settings.callback, want="a function of one report", do="pass a function"
+        )
+    if settings.callback is None and not settings.progress:
+        return 0
+    return every or max(1, steps // 100)

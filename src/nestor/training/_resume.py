@@ -1,0 +1,92 @@
+"""Runs that are saved as they go, and resumed: the same numbers as a run that was never interrupted.
+
+A run with a checkpoint file is made in stretches by one compiled program, whatever the stretch; so an
+interruption changes nothing about the numbers. A file is written beside and then moved into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nestor.errors import BadArgument
+from nestor.programs import Watcher, registered
+from nestor.solution import Status
+from nestor.training._run import Inputs, Plan, stretch_map
+
+Tree = Any
+
+
+def run(plan: Plan, inputs: Inputs, watcher: Watcher | None, settings: Any) -> Any:
+    """The whole run, or the rest of it."""
+    path = Path(settings.checkpoint)
+    every = settings.checkpoint_every or max(1, plan.steps // 10)
+    begin, stretch, read = stretch_map(plan._replace(adjoint=None))
+    sign = _signature(plan, inputs)
+    with registered(watcher) as number:
+        inputs = inputs._replace(watcher=jnp.int32(number))
+        carry, rows = begin(inputs)
+        if path.exists():
+            carry, rows = _load(path, sign, (carry, rows))
+        while int(carry.watch.code) == int(Status.RUNNING) and int(carry.t) < plan.steps:
+            until = min(plan.steps, (int(carry.t) // every + 1) * every)
+            carry, rows = jax.block_until_ready(stretch(inputs, carry, rows, jnp.int32(until)))
+            _save(path, sign, (carry, rows))
+    return read(inputs, carry, rows)
+
+
+def _signature(plan: Plan, inputs: Inputs) -> str:
+    """What a saved run must agree with: every input, by value, and the shape of everything."""
+    digest = hashlib.sha256()
+    digest.update(repr((plan.steps, plan.clip, plan.every, plan.patience, plan.stagnation)).encode())
+    digest.update(repr((plan.batches.rows, plan.batches.size, plan.batches.shuffle)).encode())
+    digest.update(str(jax.tree.structure(inputs)).encode())
+    for leaf in jax.tree.leaves(inputs._replace(watcher=jnp.int32(0))):
+        array = np.asarray(_plain(leaf))
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _save(path: Path, sign: str, state: Tree) -> None:
+    arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, sign=np.asarray(sign), **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _load(path: Path, sign: str, like: Tree) -> Tree:
+    leaves, structure = jax.tree.flatten(like)
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["sign"]) != sign:
+                raise ValueError("it was saved by a run with other data, settings or start")
+            arrays = [jnp.asarray(saved[f"leaf{i}"]) for i in range(len(leaves))]
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise BadArgument(
+            "train",
+            "checkpoint",
+            got=f"{str(path)!r}, which cannot be resumed ({error})",
+            want="a file that this very run saved, or one that is not there yet",
+            do="pass another file name, or remove that file to start anew",
+        ) from error
+    return jax.tree.unflatten(structure, arrays)
