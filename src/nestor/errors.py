@@ -13,7 +13,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-__all__ = ["BadArgument", "CannotDifferentiate", "MissingExtra", "NestorError", "ReversalFailed", "SolveFailed"]
+__all__ = [
+    "BadArgument",
+    "CannotDifferentiate",
+    "MissingExtra",
+    "NestorError",
+    "ReversalFailed",
+    "SolveFailed",
+]
 
 
 class NestorError(Exception):

@@ -282,6 +282,6 @@ def test_a_treated_solve_is_found_again():
     """Two optax solvers made alike are one program, treated or not, for everything that is compiled."""
     from nestor.solvers._optax import as_solver
 
-    first, second = (as_solver(optax.adam(jnp.asarray(rate)), X) for rate in (0.1, 0.2))
+    first, second = (as_solver("minimize", optax.adam(jnp.asarray(rate)), X) for rate in (0.1, 0.2))
     assert first.update is second.update
     assert safe_roots(first.update) is first.update

@@ -192,7 +192,7 @@ def solve_all(
     first: dict[Any, int] = {}
     branches = [first.setdefault(piece.key, len(first)) for piece in pieces]
     functions = [next(p.fun for p in pieces if p.key == key) for key in first]
-    methods = [as_solver(solver, pieces[0].x0) for solver in solvers.values()]
+    methods = [as_solver("minimize", solver, pieces[0].x0) for solver in solvers.values()]
 
     def solve(number: jax.Array, problem: jax.Array, x0: jax.Array) -> nestor.Solution:
         fun = functions[0] if len(functions) == 1 else lambda x: jax.lax.switch(problem, functions, x)

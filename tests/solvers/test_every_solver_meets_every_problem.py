@@ -33,13 +33,22 @@ FIRST_ORDER: dict[str, Any] = {
     "CG fletcher-reeves": nestor.NonlinearCG("fletcher-reeves"),
     "CG dai-yuan": nestor.NonlinearCG("dai-yuan"),
     "CG conjugate-descent": nestor.NonlinearCG("conjugate-descent"),
+    "CG daniel": nestor.NonlinearCG("daniel"),
     "Descent backtracking": nestor.GradientDescent(nestor.Backtracking()),
     "Descent strong-wolfe": nestor.GradientDescent(nestor.StrongWolfe()),
     "Descent fixed": nestor.GradientDescent(nestor.FixedStep(1e-3)),
+    "Descent scheduled": nestor.GradientDescent(nestor.ScheduledStep(nestor.schedules.Cosine(1e-3, 1000))),
+    "Descent adagrad": nestor.GradientDescent(nestor.AdaGradStep(0.5)),
+    "Descent rmsprop": nestor.GradientDescent(nestor.RMSPropStep(1e-2)),
     "adam": optax.adam(1e-2),
     "sgd momentum": optax.sgd(1e-3, momentum=0.9),
 }
-SECOND_ORDER: dict[str, Any] = {"Newton": nestor.Newton(), "NewtonCG": nestor.NewtonCG()}
+SECOND_ORDER: dict[str, Any] = {
+    "Newton": nestor.Newton(),
+    "NewtonCG": nestor.NewtonCG(),
+    "LineSearchNewton": nestor.LineSearchNewton(),
+    "LineSearchNewtonCG": nestor.LineSearchNewtonCG(),
+}
 ROOT_FINDERS: dict[str, Any] = {
     "NewtonRoot": nestor.NewtonRoot(),
     "Broyden": nestor.Broyden(),
@@ -56,7 +65,12 @@ SQUARES: dict[str, Any] = {
     "Dogleg": nestor.Dogleg(),
 }
 STRONG = ("BFGS", "LBFGS", "Newton", "NewtonCG", "NewtonRoot", "Anderson", "LevenbergMarquardt")
-LINE_SEARCHING = tuple(name for name in FIRST_ORDER if name not in ("Descent fixed", "adam", "sgd momentum"))
+GIVEN_STEPS = (
+    *(f"Descent {how}" for how in ("fixed", "scheduled", "adagrad", "rmsprop")),
+    "adam",
+    "sgd momentum",
+)
+LINE_SEARCHING = tuple(name for name in FIRST_ORDER if name not in GIVEN_STEPS)
 
 
 class Limit(NamedTuple):
@@ -376,6 +390,9 @@ NATIVE = {
     "adam": (nestor.minimize, "pytree_quartic"),
     "Newton": (nestor.minimize, "pytree_quartic"),
     "NewtonCG": (nestor.minimize, "pytree_quartic"),
+    "LineSearchNewton": (nestor.minimize, "pytree_quartic"),
+    "LineSearchNewtonCG": (nestor.minimize, "pytree_quartic"),
+    "CG daniel": (nestor.minimize, "pytree_quartic"),
     "NewtonRoot": (nestor.find_root, "root_pytree"),
     "Broyden": (nestor.find_root, "root_pytree"),
     "Anderson": (nestor.fixed_point, "fixed_pytree"),

@@ -21,7 +21,10 @@ import nestor
 from nestor.errors import BadArgument
 from tests import problems
 
-DIRECTIONS = ("polak-ribiere+", "hestenes-stiefel", "fletcher-reeves", "dai-yuan", "conjugate-descent")
+DIRECTIONS = (
+    *("polak-ribiere+", "hestenes-stiefel", "fletcher-reeves", "dai-yuan", "conjugate-descent"),
+    "daniel",
+)
 MINIMIZERS = {
     "BFGS": nestor.BFGS(),
     "LBFGS": nestor.LBFGS(),
@@ -29,6 +32,8 @@ MINIMIZERS = {
     "NewtonCG": nestor.NewtonCG(),
     "NonlinearCG": nestor.NonlinearCG(),
     "GradientDescent": nestor.GradientDescent(),
+    "LineSearchNewton": nestor.LineSearchNewton(),
+    "LineSearchNewtonCG": nestor.LineSearchNewtonCG(),
 }
 ROOTS = {"NewtonRoot": nestor.NewtonRoot(), "Broyden": nestor.Broyden()}
 FIXED_POINTS = {"Anderson": nestor.Anderson(), "Picard": nestor.Picard()}
@@ -51,7 +56,13 @@ ROSENBROCK = problems.by_name("rosenbrock_2")
 # --- counts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "bound"), [("BFGS", 60), ("LBFGS", 60), ("Newton", 35), ("NewtonCG", 60)])
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        *(("BFGS", 60), ("LBFGS", 60), ("Newton", 35), ("NewtonCG", 60)),
+        *(("LineSearchNewton", 35), ("LineSearchNewtonCG", 120)),
+    ],
+)
 def test_evaluations_on_rosenbrock_stay_within_what_is_good_practice(name, bound):
     solution = nestor.minimize(ROSENBROCK.fun, ROSENBROCK.x0(), solver=MINIMIZERS[name])
     assert problems.judge(ROSENBROCK, solution.x).solved
@@ -193,6 +204,8 @@ def test_a_fixed_step_is_the_textbook_recurrence():
         nestor.GradientDescent(nestor.StrongWolfe()),
         nestor.Newton(),
         nestor.NewtonCG(),
+        nestor.LineSearchNewton(),
+        nestor.LineSearchNewtonCG(),
     ],
     ids=lambda solver: type(solver).__name__,
 )

@@ -55,6 +55,8 @@ OTHERS = (
         nestor.Newton,
         nestor.NewtonCG,
         nestor.NonlinearCG,
+        nestor.LineSearchNewton,
+        nestor.LineSearchNewtonCG,
         nestor.Broyden,
         nestor.Picard,
     ),

@@ -128,4 +128,3 @@ def _judge(good: Any) -> Any:
             'the gradient came out differently in the two directions: Reversible(on_mismatch="checkpoint").'
         )
     return np.bool_(good)
-

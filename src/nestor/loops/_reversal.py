@@ -136,8 +136,8 @@ class Machine:
 
             def body(state: Any) -> Any:
                 t, tapes, watch, _, recorded, good = state
-                place = groups.decoded(tapes, plans, t, self, X)
-                loss, grads = reversal.gradient(inputs, t, place)
+                place = _apart(groups.decoded(tapes, plans, t, self, X))
+                loss, grads = _apart(reversal.gradient(inputs, t, place))
                 moved = [
                     self._advance(tape, at(c, t), at(plan, t), g, t - first, base)
                     for tape, c, plan, g, base in zip(
@@ -197,11 +197,12 @@ class Machine:
                 (at(c, t), at(plan, t), _stored(plan, first)) for c, plan in zip(columns, plans, strict=True)
             ]
             tapes = [
-                self._undrift(tape, *r, dtype) for tape, r, dtype in zip(tapes, row, groups.dtypes, strict=True)
+                self._undrift(tape, *r, dtype)
+                for tape, r, dtype in zip(tapes, row, groups.dtypes, strict=True)
             ]
-            place = groups.decoded(tapes, plans, t, self, X)
+            place = _apart(groups.decoded(tapes, plans, t, self, X))
             (_, grads), pull = jax.vjp(lambda p, x: reversal.gradient(merge(p), t, x), perturbed, place)
-            vectors = groups.vectors(grads)
+            vectors = groups.vectors(_apart(grads))
             tapes = [
                 self._unkick(tape, *r, g, t - first) for tape, r, g in zip(tapes, row, vectors, strict=True)
             ]
@@ -268,12 +269,14 @@ class Machine:
             number, words = numbered
             first = number * self.length
             until = jnp.minimum(first + self.length, residue.made)
-            fresh = [self._blank(Tape(w, t.stack, t.dropped)) for w, t in zip(words, residue.tapes, strict=True)]
+            fresh = [
+                self._blank(Tape(w, t.stack, t.dropped)) for w, t in zip(words, residue.tapes, strict=True)
+            ]
 
             def body(pair: tuple[jax.Array, list[Tape]]) -> tuple[jax.Array, list[Tape]]:
                 t, tapes = pair
-                place = groups.decoded(tapes, plans, t, self, X)
-                _, grads = reversal.gradient(inputs, t, place)
+                place = _apart(groups.decoded(tapes, plans, t, self, X))
+                _, grads = _apart(reversal.gradient(inputs, t, place))
                 tapes = [
                     self._advance(tape, at(c, t), at(plan, t), g, t - first, base)[0]
                     for tape, c, plan, g, base in zip(
@@ -322,19 +325,35 @@ class Machine:
             elif isinstance(move, Forget):
                 words[move.slot], dropped[move.slot] = drop(words[move.slot], dropped[move.slot], index)
             else:
-                add(move.slot, move.amount(c, g, self._slots(words, units, g.dtype)))
+                add(move.slot, self._amount(move.amount, c, g, words, units))
         if X in self.scaled:
             words[X], stack = multiply(words[X], stack, _counted(spill[X], base))
             units[X] = spill[X].after
-        add(X, self.reversal.rule.drift(c, self._slots(words, units, g.dtype)))
+        add(X, self._amount(_no_gradient(self.reversal.rule.drift), c, g, words, units))
         return Tape(words, stack, dropped), jnp.all(jnp.stack(fits))
+
+    def _amount(
+        self,
+        amount: Callable[..., jax.Array],
+        c: dict[str, jax.Array],
+        g: jax.Array,
+        words: dict[str, jax.Array],
+        units: dict[str, Any],
+    ) -> jax.Array:
+        """What a move adds, computed in the same way in every program.
+
+        The barrier keeps the compiler from sharing parts of it with what stands around it, and so from
+        rounding them differently on the way there and on the way back.
+        """
+        return amount(*_apart((c, g, self._slots(words, units, g.dtype))))
 
     def _undrift(
         self, tape: Tape, c: dict[str, jax.Array], spill: dict[str, Spill], base: jax.Array, dtype: Any
     ) -> Tape:
         words, stack = dict(tape.words), tape.stack
         units, c = self._units(spill, after=True), {**c, "floor": jnp.asarray(self.floor)}
-        amount = self.reversal.rule.drift(c, self._slots(words, units, dtype))
+        nothing = jnp.zeros((), dtype)
+        amount = self._amount(_no_gradient(self.reversal.rule.drift), c, nothing, words, units)
         words[X] = words[X] - self.width.encode(amount, self.points[X], units[X])
         if X in self.scaled:
             words[X], stack = divide(words[X], stack, _counted(spill[X], base))
@@ -359,7 +378,7 @@ class Machine:
             elif isinstance(move, Forget):
                 words[move.slot], dropped[move.slot] = restore(words[move.slot], dropped[move.slot], index)
             else:
-                amount = move.amount(c, g, self._slots(words, units, g.dtype))
+                amount = self._amount(move.amount, c, g, words, units)
                 words[move.slot] = words[move.slot] - self.width.encode(
                     amount, self.points[move.slot], units[move.slot]
                 )
@@ -405,11 +424,16 @@ class Machine:
 
     def _encoded(self, groups: Groups, position: Tree, slots: dict[str, Tree]) -> list[Tape]:
         """The tapes of the start."""
-        columns = {X: groups.vectors(position), **{slot: groups.vectors(tree) for slot, tree in slots.items()}}
+        columns = {
+            X: groups.vectors(position),
+            **{slot: groups.vectors(tree) for slot, tree in slots.items()},
+        }
         forgotten = [move.slot for move in self.reversal.rule.kicks if isinstance(move, Forget)]
         tapes = []
         for i, x in enumerate(columns[X]):
-            words = {name: self.width.encode(column[i], self.points[name]) for name, column in columns.items()}
+            words = {
+                name: self.width.encode(column[i], self.points[name]) for name, column in columns.items()
+            }
             rows = {slot: Stack.empty(x.size, self.length, jnp.uint16) for slot in forgotten}
             tapes.append(Tape(words, Stack.empty(x.size, self.rows), rows))
         return tapes
@@ -528,3 +552,12 @@ def _kept(good: jax.Array, new: Tape, old: Tape) -> Tape:
     """The new words, or, of a turn that left the range of integers, the old ones; rows are scratch then."""
     words, rest = trees.select(good, (new.words, new.stack.rest), (old.words, old.stack.rest))
     return new._replace(words=words, stack=new.stack._replace(rest=rest))
+
+
+def _no_gradient(drift: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return lambda c, _, slots: drift(c, slots)
+
+
+def _apart(tree: Tree) -> Tree:
+    """The same numbers, computed apart from what uses them."""
+    return jax.lax.optimization_barrier(tree)

@@ -1,4 +1,4 @@
-"""Traced functions whose closures have become inputs, interned so that equal programs are one object, and their watchers."""
+"""Traced functions whose closures have become inputs, interned by structure, and what watches them run."""
 
 from nestor.programs._programs import Program, hoist
 from nestor.programs._safe import safe_roots

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nestor import trees
 from nestor.errors import BadArgument
 from nestor.programs._programs import Program, hoist
 from nestor.programs._safe import safe_roots
@@ -63,7 +62,8 @@ def hoist_transformation(where: str, argument: str, thing: Any, x: Tree) -> Tran
 
     start_program, start_captured = hoist(start, x)
     inner = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), start_program.out_shape)
-    value = jnp.zeros((), trees.float_dtype(x))
+    with jax.numpy_dtype_promotion("standard"):
+        value = jnp.zeros((), jnp.result_type(*jax.tree.leaves(x)))
     try:
         update_program, update_captured = hoist(update, x, inner, x, value)
     except TypeError as error:

@@ -160,7 +160,10 @@ def _not_a_solver(solver: Any, defaults: dict[str, str], kind: str) -> tuple[Any
     if hasattr(solver, "advance"):  # a search
         return solver, f"give the search to a solver: solver=nestor.BFGS({solver!r})"
     if isinstance(solver, Rate) and kind == "minimization":
-        return solver, f"give the step to a solver: solver=nestor.GradientDescent(nestor.{type(solver).__name__}(...))"
+        return (
+            solver,
+            f"give the step to a solver: solver=nestor.GradientDescent(nestor.{type(solver).__name__}(...))",
+        )
     if hasattr(solver, "attach"):
         return solver, f"pass it as adjoint={solver!r}; for the solver, {any_of_them}"
     if hasattr(solver, "run"):

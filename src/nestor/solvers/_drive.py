@@ -129,7 +129,9 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
             point = carry.x if plan.watch == "points" else None
-            stop = show(inputs.watcher, running, carry.turns, info.value, info.optimality, info.accepted, point)
+            stop = show(
+                inputs.watcher, running, carry.turns, info.value, info.optimality, info.accepted, point
+            )
             asked = stop & (status == int(Status.RUNNING))
             status = jnp.where(asked, code(Status.STOPPED), status)
         better = (info.value < carry.best.value) | (carry.turns == 0)

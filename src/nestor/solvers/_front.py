@@ -346,7 +346,7 @@ def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.
     start = _checks.check_start(where, "x0", x0)
     if solver is None:
         solver = BFGS() if trees.size(start) <= _DENSE_UP_TO else LBFGS()
-    solver = as_solver(solver, start)
+    solver = as_solver(where, solver, start)
     _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     _checks.check_scalar(where, "fun", shape)

@@ -160,20 +160,21 @@ def _truncated(product: Callable[[Tree], Tree], grad: Tree, probe: jax.Array, li
     def walk(w: _Walk) -> _Walk:
         hd = product(w.direction)
         curvature = trees.dot(w.direction, hd)
-        negative = curvature <= eps * trees.squared_norm(w.direction)
-        alpha = w.rho / jnp.where(negative, 1, curvature)
+        stops = curvature <= 0
+        noise = 10 * eps * trees.norm(w.direction) * trees.norm(hd)
+        alpha = w.rho / jnp.where(stops, 1, curvature)
         residual = trees.add_scaled(w.residual, -alpha, hd)
         rho = trees.squared_norm(residual)
         ratio = rho / jnp.where(w.rho > 0, w.rho, 1)
         stay = trees.select(w.first, right, w.p)  # the first direction is steepest descent
         return _Walk(
-            p=trees.select(negative, stay, trees.add_scaled(w.p, alpha, w.direction)),
+            p=trees.select(stops, stay, trees.add_scaled(w.p, alpha, w.direction)),
             residual=residual,
             direction=trees.add_scaled(residual, ratio, w.direction),
             rho=rho,
             first=jnp.zeros((), bool),
-            done=negative | (rho <= enough),
-            negative=curvature < -eps * trees.squared_norm(w.direction),
+            done=stops | (rho <= enough),
+            negative=curvature < -noise,
         )
 
     def turn(w: _Walk, _: None) -> tuple[_Walk, None]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from nestor import trees
-from nestor.errors import BadArgument
-from nestor.programs import Program, hoist, safe_roots
+from nestor.programs import Program, hoist_transformation, is_transformation
 from nestor.solvers._contract import Info, Minimization, Problem, info_at, judge, no_info
 
 Tree = Any
@@ -61,34 +59,8 @@ class Optax:
         return judge(problem, state.info)
 
 
-def as_solver(solver: Any, x: Tree) -> Any:
+def as_solver(where: str, solver: Any, x: Tree) -> Any:
     """An optax transformation wrapped for this x; anything else as it is."""
-    if not (isinstance(solver, tuple) and hasattr(solver, "init") and hasattr(solver, "update")):
+    if not is_transformation(solver):
         return solver
-    first, follow = getattr(solver, "init"), getattr(solver, "update")  # noqa: B009 (a NamedTuple of optax)
-    wants_more = type(solver).__name__.endswith("ExtraArgs")
-
-    def start(x: Tree) -> Tree:
-        # optax starts counters as Python-typed scalars; the loop needs fixed dtypes
-        return jax.tree.map(jnp.asarray, first(x))
-
-    def update(grad: Tree, inner: Tree, x: Tree, value: jax.Array) -> tuple[Tree, Tree]:
-        extra = {"value": value, "grad": grad} if wants_more else {}
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counters with floats
-            moves, after = follow(grad, inner, x, **extra)
-        return moves, jax.tree.map(lambda new, old: new.astype(old.dtype), after, inner)
-
-    start_program, start_captured = hoist(start, x)
-    inner = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), start_program.out_shape)
-    value = jnp.zeros((), trees.float_dtype(x))
-    try:
-        update_program, update_captured = hoist(update, x, inner, x, value)
-    except TypeError as error:
-        raise BadArgument(
-            "minimize",
-            "solver",
-            got=f"an optax transformation whose update cannot be traced ({error})",
-            want="an optax transformation that needs gradients, parameters and the value only",
-            do="use nestor.LBFGS() or another of Nestor's line-search solvers instead",
-        ) from error
-    return Optax(start_program, start_captured, safe_roots(update_program), update_captured)
+    return Optax(*hoist_transformation(where, "solver", solver, x))

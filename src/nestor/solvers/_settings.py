@@ -171,7 +171,10 @@ _RULES: dict[type, dict[str, Rule]] = {
         "first": _FIRST,
     },
     AdaGradStep: {"eps": _NOT_NEGATIVE},
-    RMSPropStep: {"decay": _number(lambda v: 0 <= v < 1, "a number >= 0 and < 1", "0.9"), "eps": _NOT_NEGATIVE},
+    RMSPropStep: {
+        "decay": _number(lambda v: 0 <= v < 1, "a number >= 0 and < 1", "0.9"),
+        "eps": _NOT_NEGATIVE,
+    },
     # minimization
     GradientDescent: {"search": _SEARCH},
     BFGS: {"search": _SEARCH},

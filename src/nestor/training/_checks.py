@@ -123,7 +123,8 @@ def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
     if not any(is_array):  # numbers are parameters where there is nothing else
         is_array = [isinstance(leaf, float) for leaf in leaves]
     moves = [
-        yes and jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf, yes in zip(leaves, is_array, strict=True)
+        yes and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        for leaf, yes in zip(leaves, is_array, strict=True)
     ]
     if not any(moves):
         raise BadArgument(
@@ -138,7 +139,9 @@ def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
 
     def whole(trained: Tree) -> Tree:
         new = structure.flatten_up_to(trained)
-        return jax.tree.unflatten(structure, [n if yes else old for n, old, yes in zip(new, leaves, moves, strict=True)])
+        return jax.tree.unflatten(
+            structure, [n if yes else old for n, old, yes in zip(new, leaves, moves, strict=True)]
+        )
 
     return jax.tree.unflatten(structure, arrays), whole
 

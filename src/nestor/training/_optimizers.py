@@ -19,6 +19,7 @@ from nestor.loops import Add, Forget, Rule, Scale, step
 from nestor.training._towers import Tuned
 
 Tree = Any
+Amount = Callable[[dict[str, jax.Array], jax.Array, dict[str, jax.Array]], jax.Array]
 
 
 @trees.record
@@ -100,16 +101,22 @@ _VELOCITY = (24, 40)
 _MOMENT = (30, 46)
 
 
-def _plain(name: str, amount: Callable[..., jax.Array], *, more: tuple[Any, ...] = (), **other: Any) -> Rule:
+def _plain(
+    name: str,
+    amount: Amount,
+    *,
+    slots: tuple[str, ...] = (),
+    fractions: tuple[tuple[int, int], ...] = (),
+    more: tuple[Scale | Add, ...] = (),
+    then: tuple[Add, ...] = (),
+) -> Rule:
     """A rule whose step has no memory: it is made anew in a slot of its own."""
-    extra = other.pop("slots", ())
     return Rule(
         name=name,
-        slots=(*extra, "step"),
-        kicks=(*more, Forget("step"), Add("step", amount)),
+        slots=(*slots, "step"),
+        kicks=(*more, Forget("step"), Add("step", amount), *then),
         drift=lambda c, s: -_to(c["rate"], s["step"]) * s["step"],
-        fractions=(*other.pop("fractions", ()), _VELOCITY),
-        **other,
+        fractions=(*fractions, _VELOCITY),
     )
 
 
@@ -123,8 +130,13 @@ def _root(square: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), 0 * square)
 
 
+def _above(floor: jax.Array, square: jax.Array) -> jax.Array:
+    """A square, no smaller than the floor. Adding the floor instead might round differently on the way back."""
+    return jnp.where(square > _to(floor, square), square, _to(floor, square))
+
+
 def _scaled(g: jax.Array, square: jax.Array, c: dict[str, jax.Array]) -> jax.Array:
-    return g / (_root(square + _to(c["floor"], g)) + _to(c["eps"], g))
+    return g / (_root(_above(c["floor"], square)) + _to(c["eps"], g))
 
 
 _SGD = _plain("sgd", lambda c, g, s: g)
@@ -135,11 +147,13 @@ _MOMENTUM = Rule(
     drift=lambda c, s: -_to(c["rate"], s["velocity"]) * s["velocity"],
     fractions=(_VELOCITY,),
 )
+# Its step is added in two parts: one fused multiply-add could round differently on the way back.
 _NESTEROV = _plain(
     "sgd with Nesterov momentum",
-    lambda c, g, s: g + _to(c["momentum"], g) * s["velocity"],
+    lambda c, g, s: g,
     slots=("velocity",),
     more=_MOMENTUM.kicks,
+    then=(Add("step", lambda c, g, s: _to(c["momentum"], g) * s["velocity"]),),
     fractions=(_VELOCITY,),
 )
 _ADAGRAD = _plain(
@@ -175,7 +189,7 @@ _RMSPROP_MOMENTUM = Rule(
 
 def _adam_drift(c: dict[str, jax.Array], s: dict[str, jax.Array]) -> jax.Array:
     mean = s["mean"] / _to(c["bias1"], s["mean"])
-    square = (s["square"] + _to(c["floor"], mean)) / _to(c["bias2"], mean)
+    square = _above(c["floor"], s["square"]) / _to(c["bias2"], mean)
     return -_to(c["rate"], mean) * (mean / (_root(square) + _to(c["eps"], mean)))
 
 

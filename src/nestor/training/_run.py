@@ -228,7 +228,13 @@ class _Run:
             return jax.vmap(row)(jnp.arange(self.plan.steps, dtype=jnp.int32))
 
         def observe(
-            inputs: Inputs, t: jax.Array, loss: jax.Array, grads: Tree, params: Tree, good: jax.Array, watch: Watch
+            inputs: Inputs,
+            t: jax.Array,
+            loss: jax.Array,
+            grads: Tree,
+            params: Tree,
+            good: jax.Array,
+            watch: Watch,
         ) -> tuple[Watch, Seen]:
             hyper = self.optimizer(inputs).values(t)
             watch, seen = self.watching.look(inputs, t, loss, grads, params, hyper, watch)
