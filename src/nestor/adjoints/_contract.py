@@ -35,13 +35,14 @@ class Condition:
 
     Args:
         residual: (x, inputs) -> a tree like x that vanishes at the answer.
-        value: (x, inputs) -> the scalar objective; None where there is none (its derivative is then zero).
+        value: (x, inputs) -> the scalar objective, or a tree like `Answer.value`; None where there is none (its
+            derivative is then zero).
         symmetric: whether d(residual)/dx is symmetric.
         positive: whether it is positive definite too.
     """
 
     residual: Callable[[Tree, Tree], Tree]
-    value: Callable[[Tree, Tree], jax.Array] | None = None
+    value: Callable[[Tree, Tree], Any] | None = None
     symmetric: bool = False
     positive: bool = False
 
@@ -103,4 +104,4 @@ def value_tangent(
         return trees.zeros_like(answer.value)
     function = condition.value
     _, tangent = jax.jvp(lambda x, p: function(x, merge(p)), (answer.x, perturbed), (dx, t))
-    return tangent.astype(answer.value.dtype)
+    return jax.tree.map(lambda t, value: t.astype(value.dtype), tangent, answer.value)

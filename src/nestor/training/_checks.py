@@ -138,10 +138,8 @@ def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
     arrays = [a if a is None else jax.lax.convert_element_type(a, a.dtype) for a in arrays]
 
     def whole(trained: Tree) -> Tree:
-        new = structure.flatten_up_to(trained)
-        return jax.tree.unflatten(
-            structure, [n if yes else old for n, old, yes in zip(new, leaves, moves, strict=True)]
-        )
+        rows = zip(structure.flatten_up_to(trained), leaves, moves, strict=True)
+        return jax.tree.unflatten(structure, [new if yes else old for new, old, yes in rows])
 
     return jax.tree.unflatten(structure, arrays), whole
 

@@ -248,7 +248,7 @@ def _deliver(answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool)
     record: Record = answer.record
     params, best, loss = answer.x, measured.best, measured.loss
     traced = isinstance(record.code, jax.core.Tracer)
-    lost = record.code == int(Status.NOT_FINITE)
+    lost = (record.code == int(Status.NOT_FINITE)) | (record.code == int(Status.OUT_OF_RANGE))
     if raise_on_failure and traced:
         params, best = jax.tree.map(
             lambda leaf: leaf * jnp.where(lost, jnp.nan, 1.0).astype(leaf.dtype), (params, best)
@@ -270,9 +270,9 @@ def _deliver(answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool)
     )
     if raise_on_failure and not traced and bool(lost):
         raise SolveFailed(
-            f"train: {Status.NOT_FINITE.message}\nThe loss or its gradient was not finite at step "
-            f"{int(record.steps) - 1}. Lower the rate, clip the gradient (clip=1.0), or guard the loss; the run up to there is in "
-            "the exception's .solution, and raise_on_failure=False returns it.",
+            f"train: {run.status.message}\nThis was found at step "
+            f"{int(record.steps) - 1}. Lower the rate, clip the gradient (clip=1.0), or guard the loss; the run up "
+            "to there is in the exception's .solution, and raise_on_failure=False returns it.",
             run,
         )
     return run

@@ -1,7 +1,7 @@
 """The optimizers of training runs, in order of increasing memory: each is a rule and the schedules it reads.
 
-Every number in an optimizer is a schedule, and every schedule is differentiable. The same rule is run in floating point and,
-for exact reversal, in integers.
+Every number in an optimizer is a schedule, and every schedule is differentiable. The same rule is run in
+floating point and, for exact reversal, in integers.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _plain(
     *,
     slots: tuple[str, ...] = (),
     fractions: tuple[tuple[int, int], ...] = (),
-    more: tuple[Scale | Add, ...] = (),
+    more: tuple[Scale | Add | Forget, ...] = (),
     then: tuple[Add, ...] = (),
 ) -> Rule:
     """A rule whose step has no memory: it is made anew in a slot of its own."""
