@@ -1,5 +1,6 @@
 """The `nestor` command as it is typed: help, refusals, a short demo, and Ctrl-C."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -68,6 +69,9 @@ def test_version(capsys):
     [
         (["dmo"], ["'dmo'", "did you mean 'demo'?"]),
         (["zebra"], ["'zebra'", "demo"]),
+        (["demo", "shedule"], ["nestor demo", "'shedule'", "did you mean 'schedule'?"]),
+        (["demo", "schedule", "--step", "3"], ["nestor demo schedule", "did you mean '--steps'?"]),
+        (["demo", "schedule", "extra"], ["nestor demo schedule", "'extra'"]),
         (["--verson"], ["'--verson'", "did you mean '--version'?"]),
         (["demo", "--step", "3"], ["nestor demo", "'--step'", "did you mean '--steps'?"]),
         (["demo", "--trainsize=3"], ["'--trainsize'", "did you mean '--train-size'?"]),
@@ -98,12 +102,8 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(capsys, tmp_path: Path)
 
 @pytest.mark.parametrize("package", ["sklearn", "matplotlib"])
 def test_a_missing_package_is_named_at_once(capsys, monkeypatch, tmp_path: Path, package: str):
-    from nestor.cli import _demo
-
-    find = _demo.importlib.util.find_spec
-    monkeypatch.setattr(
-        _demo.importlib.util, "find_spec", lambda name: None if name == package else find(name)
-    )
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     status, _, err = typed(capsys, "demo", "--out", str(tmp_path))
     assert status == 1
     assert "pip install 'nestor[demo]'" in err
@@ -187,6 +187,49 @@ def test_ctrl_c_writes_what_there_is(tmp_path: Path):
     assert "log_strength" in record["single"]
     assert len(record["curves"]["held_out_loss"]) >= 1
     assert "scores" not in record
+
+
+def test_the_schedule_demo_learns_step_sizes_and_records_them(tmp_path: Path):
+    done = nestor("demo", "schedule", "--steps", "6", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for part in ("backwards bit for bit", "best constant rate", "learned schedule", "Test loss", "Wrote"):
+        assert part in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if str(tmp_path) not in line) <= 115
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["schedule.json", "schedule.png"]
+    record = json.loads((tmp_path / "schedule.json").read_text())
+    assert record["interrupted"] is False
+    assert len(record["log_rates"]) == 100
+    assert np.ptp(record["log_rates"]) > 0.05
+    assert len(record["curves"]["validation_loss"]) == 6
+    assert {len(column) for score in record["scores"].values() for column in score.values()} == {20}
+
+
+def test_the_schedule_demo_has_the_hypergradient_of_the_same_run_unrolled(digits):
+    from nestor.adjoints import Unroll
+    from nestor.cli import _schedule
+    from nestor.training import sgd, train
+
+    small = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, jax.numpy.float32), digits)
+    key = jax.random.key(5)
+    rates = jax.numpy.full(_schedule.STEPS, -2.0, jax.numpy.float32)
+    _, slope = _schedule.hypergradient(rates, key, small)
+
+    def unrolled(log_rates):
+        model_key, batch_key = jax.random.split(key)
+        run = train(
+            _schedule.loss,
+            _schedule.start(model_key),
+            small.train,
+            optimizer=sgd(jax.numpy.exp(log_rates), momentum=_schedule.MOMENTUM),
+            steps=_schedule.STEPS,
+            batch_size=_schedule.BATCH,
+            key=batch_key,
+            adjoint=Unroll(),
+        )
+        return _schedule.loss(run.params, small.validation)
+
+    expected = jax.grad(unrolled)(rates)
+    assert np.linalg.norm(slope - expected) < 2e-3 * np.linalg.norm(expected)
 
 
 @pytest.fixture(scope="module")

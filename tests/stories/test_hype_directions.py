@@ -140,7 +140,7 @@ def test_every_rate_converges_or_says_truly_that_it_did_not(direction):
     [pytest.param(*pair, marks=[] if pair in DIAGONAL else pytest.mark.slow) for pair in PAIRS],
 )
 def test_the_end_of_a_few_steps_has_the_derivative_of_differences(direction, rate):
-    """In the number of the rate, and in the start."""
+    """In the number of the rate, and in the start; differences of the fourth order."""
 
     def end(numbers, problem):
         fun = lambda x: jax.lax.switch(problem, FUNCTIONS, x)  # noqa: E731
@@ -159,9 +159,9 @@ def test_the_end_of_a_few_steps_has_the_derivative_of_differences(direction, rat
         at = jnp.array([number(direction, rate, problem), 0.01])
         _, slope = both(at, jnp.int32(problem))
         for k in range(2):
-            h = jnp.zeros(2).at[k].set(1e-6 * (at[0] if k == 0 else 1))
-            ends = [both(at + sign * h, jnp.int32(problem))[0] for sign in (1, -1)]
-            difference = float(ends[0] - ends[1]) / (2 * float(h[k]))
+            h = jnp.zeros(2).at[k].set(3e-6 * (at[0] if k == 0 else 1))
+            ends = [both(at + n * h, jnp.int32(problem))[0] for n in (1, -1, 2, -2)]
+            difference = float(8 * (ends[0] - ends[1]) - (ends[2] - ends[3])) / (12 * float(h[k]))
             assert float(slope[k]) == pytest.approx(difference, rel=1e-5, abs=1e-7), (fun.__name__, k)
 
 

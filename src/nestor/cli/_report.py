@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from nestor import plots
-from nestor.cli import _experiment
+from nestor.cli import _experiment, _stage
 
 RECORD, PICTURE = "demo.json", "demo.png"
 SINGLE, EACH = "one strength", "640 strengths"
@@ -218,18 +215,4 @@ def write_record(record: dict[str, Any], folder: Path) -> Path:
         },
     )
     plain["steps_done"] = max(len(steps) - 1, 0)
-    plain["device"] = jax.devices()[0].platform
-    plain["cpu_seconds"] = round(time.process_time(), 3)
-    draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(_finite(plain), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-    return path
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return _stage.write(plain, path)

@@ -113,11 +113,11 @@ def _hint(error: Exception) -> tuple[str, str] | None:
 def _add_note(where: str, name: str, args: tuple[Tree, ...], error: Exception) -> None:
     if any(note.startswith("nestor.") for note in getattr(error, "__notes__", ())):
         return  # an inner solve has said it
-    if len(args) > 1:
+    if len(args) != 1:
         shapes = "; ".join(shape_text(part) for part in args)
         error.add_note(f"nestor.{where} was tracing {name} with arguments of shapes {shapes}.")
         return
-    (x,) = args
+    x = args[0]
     note = f"nestor.{where} was tracing {name}(x) with x like x0: {shape_text(x)}."
     if isinstance(x, (list, tuple)) and not any(leaf.ndim for leaf in jax.tree.leaves(x)):
         note += f" For one array instead of a {type(x).__name__}, pass x0 = jnp.asarray(x0)."

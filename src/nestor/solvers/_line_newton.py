@@ -13,6 +13,7 @@ from nestor import trees
 from nestor.solution import Status
 from nestor.solvers import _descent
 from nestor.solvers._contract import Minimization, Problem, code
+from nestor.solvers._newton import newton_derivative
 from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Backtracking, Search
 
@@ -183,8 +184,9 @@ def _truncated(product: Callable[[Tree], Tree], grad: Tree, probe: jax.Array, li
     zeros, no = trees.zeros_like(grad), jnp.zeros((), bool)
     start = _Walk(zeros, right, right, square, ~no, ~(size > 0), no)
     end, _ = jax.lax.scan(turn, start, None, length=limit)
-    direction = trees.select(probe, trees.negative(grad), end.p)
-    return _Seen(direction, ~end.negative)
+    # Of the last step of a solve nothing is taken but its derivative, which is that of Newton's.
+    last = newton_derivative(product, grad, trees.negative(grad), probe)
+    return _Seen(trees.select(probe, last, end.p), ~end.negative)
 
 
 @trees.record

@@ -231,7 +231,7 @@ def _steihaug(
     end = jax.lax.while_loop(more, walk, start)
     p = trees.select(probe & ~end.negative, zeros, end.p)
     decrease = -(trees.dot(g, p) + trees.dot(p, constant_product(p)) / 2)
-    return _trust.Proposal(_newton_derivative(product, grad, p, ~end.done), decrease, ~end.negative)
+    return _trust.Proposal(newton_derivative(product, grad, p, ~end.done), decrease, ~end.negative)
 
 
 def _to_boundary(p: Tree, d: Tree, radius: jax.Array) -> jax.Array:
@@ -241,7 +241,7 @@ def _to_boundary(p: Tree, d: Tree, radius: jax.Array) -> jax.Array:
     return (root - pd) / jnp.where(dd > 0, dd, 1)
 
 
-def _newton_derivative(product: Callable[[Tree], Tree], grad: Tree, p: Tree, interior: jax.Array) -> Tree:
+def newton_derivative(product: Callable[[Tree], Tree], grad: Tree, p: Tree, interior: jax.Array) -> Tree:
     """The step p, differentiated as the solution of H p = -g where the model was convex and had room.
 
     Elsewhere (at the boundary, along negative curvature) it is a constant.

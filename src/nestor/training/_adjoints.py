@@ -7,11 +7,13 @@ import math
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Checkpoint, Implicit, Reversible
 from nestor.errors import BadArgument
+from nestor.loops import Scale
 from nestor.training._run import Inputs, Plan
 
 STORED = 256e6  # bytes of stored states that `adjoint=None` allows itself
@@ -77,7 +79,7 @@ def lost_bits(plan: Plan, inputs: Inputs) -> float | None:
     """The bits that the multiplications of the whole run lose, for each parameter; None while they are traced."""
     assert plan.rule is not None
     optimizer = trees.join(inputs.optimizer, plan.optimizer)
-    names = [move.by for move in plan.rule.kicks if hasattr(move, "by")]
+    names = [move.by for move in plan.rule.kicks if isinstance(move, Scale)]
     if not names:
         return 0.0
     steps = np.arange(plan.steps, dtype=np.int32)

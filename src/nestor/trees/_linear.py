@@ -8,8 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nestor.trees._vectors import ravel
-
 Tree = Any
 
 
@@ -29,30 +27,28 @@ def linear_map(
 
     The only place where JAX lets a program choose its own transpose and still be differentiated again is a
     linear solve, so this is one, of the unit lower triangular system [[I, 0], [-push, I]] (a, b) = (t, 0).
-    It is a system of one vector, because JAX wants the right side to be linear as a whole.
+    JAX wants the right side to be linear as a whole, so its zero is made of no entries of the tangents.
     """
-    given, back_given = ravel(tangents)
-    nothing, back_out = ravel(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like))
-    size = given.size
-    dtype = jnp.promote_types(given.dtype, nothing.dtype)
+    first = jax.tree.leaves(tangents)
+    if not first:
+        return push(tangents)
+    none = first[0].reshape(-1)[:0]
 
-    def parts(vector: jax.Array) -> tuple[Tree, Tree]:
-        return back_given(vector[:size]), back_out(vector[size:])
+    def nothing(leaf: jax.Array) -> jax.Array:
+        zero = jnp.zeros((), leaf.dtype)
+        return jax.lax.pad(none.astype(leaf.dtype), zero, [(0, leaf.size, 0)]).reshape(leaf.shape)
 
-    def together(given: Tree, out: Tree) -> jax.Array:
-        return jnp.concatenate([ravel(given)[0].astype(dtype), ravel(out)[0].astype(dtype)])
+    def matvec(pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        given, out = pair
+        return given, jax.tree.map(jnp.subtract, out, push(given))
 
-    def matvec(vector: jax.Array) -> jax.Array:
-        given, out = parts(vector)
-        return together(given, jax.tree.map(jnp.subtract, out, push(given)))
+    def solve(_: Any, pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        given, out = pair
+        return given, jax.tree.map(jnp.add, out, push(given))
 
-    def solve(_: Any, right: jax.Array) -> jax.Array:
-        given, out = parts(right)
-        return together(given, jax.tree.map(jnp.add, out, push(given)))
+    def transpose_solve(_: Any, pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        given, out = pair
+        return jax.tree.map(jnp.add, given, pull(out)), out
 
-    def transpose_solve(_: Any, right: jax.Array) -> jax.Array:
-        given, out = parts(right)
-        return together(jax.tree.map(jnp.add, given, pull(out)), out)
-
-    right = jnp.concatenate([given.astype(dtype), nothing.astype(dtype)])
-    return parts(jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve))[1]
+    right = (tangents, jax.tree.map(nothing, like))
+    return jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve)[1]

@@ -1,0 +1,107 @@
+"""What every demo does around its experiment: its folder, its progress, its clock, its record."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nestor.errors import BadArgument, MissingExtra
+
+INTERRUPTED = 130  # the shell's word for: ended by Ctrl-C
+
+
+def followed(
+    steps: Iterable[Any], title: str, total: int, words: Callable[[Any], str], quiet: bool
+) -> Iterator[Any]:
+    """Progress: a bar on a terminal, a line every ten steps elsewhere, nothing if quiet."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    form = "{desc:>16} {n_fmt:>2}/{total_fmt} [{elapsed}] {bar:12} {postfix}"
+    with tqdm(
+        total=total,
+        desc=title,
+        disable=quiet or not terminal,
+        bar_format=form,
+        ncols=min(99, shutil.get_terminal_size((99, 20)).columns - 1),
+        nrows=20,
+        postfix="the first compiles",
+    ) as bar:
+        for number, step in enumerate(steps):
+            yield step  # before it is shown: what was seen is also in the record after Ctrl-C
+            bar.set_postfix_str(words(step), refresh=False)
+            bar.update(1)
+            if not (quiet or terminal) and number % 10 == 0:
+                print(f"{title:>16} {number:3d}: {words(step)}", flush=True)
+
+
+def require(module: str, package: str, purpose: str) -> None:
+    """Refuse to begin without a package."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtra(package, "demo", purpose)
+
+
+def results_folder(out: Path | None, record: str) -> Path:
+    """The folder of the results, made before anything is computed."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"demo-{stamp}" if out is None else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / record
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadArgument(
+            "nestor demo",
+            "--out",
+            got=f"{str(folder)!r} ({error.strerror})",
+            want="a folder that can be made and written",
+            do="pass another folder, for example --out runs/demo",
+        ) from error
+    return folder
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """A print that says nothing if quiet."""
+    return (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+
+
+def stopwatch() -> Callable[[], float]:
+    """A function that gives the seconds since it was last called."""
+    clock = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal clock
+        before, clock = clock, time.perf_counter()
+        return clock - before
+
+    return lap
+
+
+def write(record: dict[str, Any], path: Path) -> Path:
+    """Write a record as JSON, whole or not at all."""
+    plain = {**record, "device": jax.devices()[0].platform, "cpu_seconds": round(time.process_time(), 3)}
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps(_finite(plain), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
