@@ -27,16 +27,17 @@ def linear_map(
 
     The only place where JAX lets a program choose its own transpose and still be differentiated again is a
     linear solve, so this is one, of the unit lower triangular system [[I, 0], [-push, I]] (a, b) = (t, 0).
-    JAX wants the right side to be linear as a whole, so its zero is made of no entries of the tangents.
+    JAX wants the right side to be linear as a whole, so zeros made of no entries of all tangents are added to
+    each part of it.
     """
-    first = jax.tree.leaves(tangents)
-    if not first:
+    leaves = jax.tree.leaves(tangents)
+    if not leaves:
         return push(tangents)
-    none = first[0].reshape(-1)[:0]
 
     def nothing(leaf: jax.Array) -> jax.Array:
+        empty = jnp.concatenate([t.reshape(-1)[:0].astype(leaf.dtype) for t in leaves])
         zero = jnp.zeros((), leaf.dtype)
-        return jax.lax.pad(none.astype(leaf.dtype), zero, [(0, leaf.size, 0)]).reshape(leaf.shape)
+        return jax.lax.pad(empty, zero, [(0, leaf.size, 0)]).reshape(leaf.shape)
 
     def matvec(pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         given, out = pair
@@ -50,5 +51,5 @@ def linear_map(
         given, out = pair
         return jax.tree.map(jnp.add, given, pull(out)), out
 
-    right = (tangents, jax.tree.map(nothing, like))
+    right = (jax.tree.map(lambda t: t + nothing(t), tangents), jax.tree.map(nothing, like))
     return jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve)[1]
