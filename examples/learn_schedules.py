@@ -60,9 +60,12 @@ def final_loss(hyper, _, key):
 @jax.jit
 def outcome(hyper):
     """Mean training loss and test error over five seeds that tuning has not seen."""
-    nets = [trained(hyper, jax.random.key(1000 + seed)).params for seed in range(5)]
-    wrong = [jnp.mean(jnp.argmax(logits(net, test[0]), axis=1) != test[1]) for net in nets]
-    return sum(loss(net, train) for net in nets) / 5, sum(wrong) / 5
+
+    def one(key):
+        net = trained(hyper, key).params
+        return loss(net, train), jnp.mean(jnp.argmax(logits(net, test[0]), axis=1) != test[1])
+
+    return jax.tree.map(jnp.mean, jax.lax.map(one, jax.random.split(jax.random.key(1000), 5)))
 
 
 everywhere = lambda value, *shape: [(jnp.full(shape, value),) * 2] * 4  # noqa: E731
