@@ -49,20 +49,19 @@ for name, layers in nets.items():
     model = eqx.nn.Sequential(layers)
 
     def trained(hyper, model=model):
-        """The loss on the test images after training, and the model; from the log rate and the momentum."""
+        """The loss on the test images and the errors after training, from the log rate and the momentum."""
         optimizer = nestor.sgd(jnp.exp(hyper[0]), hyper[1])
         end = nestor.train(loss, model, train, optimizer=optimizer, steps=STEPS, batch_size=50).params
-        return loss(end, test), end
+        wrong = jnp.argmax(jax.vmap(end)(test[0]), axis=1) != test[1]
+        return loss(end, test), jnp.mean(wrong)
 
     hypergradient = jax.jit(jax.value_and_grad(trained, has_aux=True))
     at, along = jnp.array([jnp.log(0.1), 0.8]), jnp.array([1.0, 0.1])
-    (after, end), slopes = hypergradient(at)
-    # short, for the kinks of ReLU
+    (after, wrong), slopes = hypergradient(at)
     (above, _), _ = hypergradient(at + 1e-7 * along)
     (below, _), _ = hypergradient(at - 1e-7 * along)
     slope, difference = float(slopes @ along), float(above - below) / 2e-7
-    wrong = float(jnp.mean(jnp.argmax(jax.vmap(end)(test[0]), axis=1) != test[1]))
-    before, after = float(loss(model, test)), float(after)
+    before, after, wrong = float(loss(model, test)), float(after), float(wrong)
     found[name] = {"loss_before": before, "loss_after": after, "error": wrong, "slopes": slopes.tolist()}
     print(f"{name}: test loss {before:.3f} -> {after:.3f}, {wrong:.1%} wrong")
     print(f"  slope by log rate {slopes[0]:+.4f}, by momentum {slopes[1]:+.4f}; along (1, 0.1): {slope:+.6f}")

@@ -23,6 +23,7 @@ Tree = Any
 class _Seen(NamedTuple):
     direction: Tree  # the Newton direction at the iterate
     convex: jax.Array  # whether no negative curvature was seen there
+    steepest: jax.Array  # whether the direction is -grad, for want of a better one
 
 
 class _Memory(NamedTuple):
@@ -34,7 +35,8 @@ class _Newton:
     """The direction that was seen at the iterate; -grad where it does not go down, or its search fails."""
 
     def empty(self, x: Tree) -> _Memory:
-        return _Memory(_Seen(trees.zeros_like(x), jnp.ones((), bool)), jnp.ones((), bool))
+        yes = jnp.ones((), bool)
+        return _Memory(_Seen(trees.zeros_like(x), convex=yes, steepest=yes), blank=yes)
 
     def is_empty(self, memory: _Memory) -> jax.Array:
         return memory.blank
@@ -49,7 +51,9 @@ class _Newton:
         return trees.select(memory.blank, trees.negative(grad), memory.seen.direction)
 
     def first_length(self, memory: _Memory, guess: jax.Array, last: jax.Array) -> jax.Array:
-        return jnp.where(memory.blank, guess, jnp.ones_like(guess))
+        # Newton's own length is 1. That of -grad is any, and may grow from step to step; see `GradientDescent`.
+        growing = jax.lax.stop_gradient(jnp.where(last > 0, 1.5 * last, guess))
+        return jnp.where(memory.blank | memory.seen.steepest, growing, jnp.ones_like(guess))
 
 
 def _keep(memory: _Memory, seen: _Seen, when: jax.Array) -> _Memory:
@@ -74,7 +78,7 @@ def _dense(problem: Minimization, x: Tree, _: Tree) -> tuple[jax.Array, Tree, _S
     finite = trees.all_finite(trees.stop_gradient((g, hessian)))
     eye = jnp.eye(g.size, dtype=g.dtype)
     p, convex = _modified(jnp.where(finite, hessian, eye), jnp.where(finite, g, 0))
-    return value, grad, _Seen(back(p), convex)
+    return value, grad, _Seen(back(p), convex, steepest=jnp.zeros((), bool))
 
 
 def _modified(hessian: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -142,6 +146,7 @@ class _Walk(NamedTuple):
     first: jax.Array
     done: jax.Array
     negative: jax.Array
+    stopped_at_once: jax.Array
 
 
 def _truncated(product: Callable[[Tree], Tree], grad: Tree, probe: jax.Array, limit: int) -> _Seen:
@@ -176,17 +181,18 @@ def _truncated(product: Callable[[Tree], Tree], grad: Tree, probe: jax.Array, li
             first=jnp.zeros((), bool),
             done=stops | (rho <= enough),
             negative=curvature < -noise,
+            stopped_at_once=w.first & stops,
         )
 
     def turn(w: _Walk, _: None) -> tuple[_Walk, None]:
         return jax.lax.cond(w.done, lambda w: w, walk, w), None
 
     zeros, no = trees.zeros_like(grad), jnp.zeros((), bool)
-    start = _Walk(zeros, right, right, square, ~no, ~(size > 0), no)
+    start = _Walk(zeros, right, right, square, ~no, ~(size > 0), no, no)
     end, _ = jax.lax.scan(turn, start, None, length=limit)
     # Of the last step of a solve nothing is taken but its derivative, which is that of Newton's.
     last = newton_derivative(product, grad, trees.negative(grad), probe)
-    return _Seen(trees.select(probe, last, end.p), ~end.negative)
+    return _Seen(trees.select(probe, last, end.p), ~end.negative, steepest=end.stopped_at_once)
 
 
 @trees.record

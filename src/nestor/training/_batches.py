@@ -7,7 +7,6 @@ repeated. Shuffling therefore computes where a position goes instead of sorting:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,9 @@ import jax.numpy as jnp
 
 Tree = Any
 
-_ROUNDS = 12  # of the Feistel network; Luby and Rackoff 1988 prove 4 for ideal round functions
+_FEW = 64  # rows up to which a permutation is found by sorting: the network is too regular there
+_GOLDEN = 0x9E3779B9
+_ROUNDS = 6  # of the Feistel network; Luby and Rackoff 1988 prove 4 for ideal round functions
 
 
 class Batches(NamedTuple):
@@ -50,12 +51,12 @@ class Batches(NamedTuple):
             cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, self.size)  # noqa: E731
             return jax.tree.map(cut, data)
         positions = first + jnp.arange(self.size, dtype=jnp.int32)
-        chosen = shuffled(jax.random.fold_in(key, epoch), positions, self.rows)
+        chosen = shuffled(key, epoch, positions, self.rows)
         return jax.tree.map(lambda leaf: leaf[chosen], data)
 
 
-def shuffled(key: jax.Array, positions: jax.Array, n: int) -> jax.Array:
-    """Where the positions go under a random permutation of 0 ... n-1 drawn by the key.
+def shuffled(key: jax.Array, epoch: jax.Array, positions: jax.Array, n: int) -> jax.Array:
+    """Where the positions go under a random permutation of 0 ... n-1 drawn by key and epoch.
 
     A balanced Feistel network on the next even number of bits, walked along its cycles until it is below n
     (fewer than four walks on average). Cost: a few integer operations for each position, whatever n.
@@ -63,27 +64,48 @@ def shuffled(key: jax.Array, positions: jax.Array, n: int) -> jax.Array:
 
     Args:
         key: a random key.
+        epoch: int32 scalar; each has a permutation of its own.
         positions: int32 array of positions, each below n.
         n: the length of the permutation, a Python int.
     """
+    seed = _seed(key, epoch)
+    if n <= _FEW:
+        return _ranks(seed, n)[positions]
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     mask = jnp.uint32(2**half - 1)
-    keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    keys = [_mixed(seed + jnp.uint32(_GOLDEN * (r + 1) % 2**32)) for r in range(_ROUNDS)]
 
     def network(value: jax.Array) -> jax.Array:
         left, right = value >> half, value & mask
-        for r in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right ^ keys[r]) & mask)
+        for own in keys:
+            left, right = right, left ^ (_mixed(right ^ own) & mask)
         return (left << half) | right
 
-    def outside(value: jax.Array) -> jax.Array:
-        return jnp.any(value >= n)
+    def walk(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        value, outside = state
+        value = jnp.where(outside, network(value), value)
+        return value, value >= n
 
-    def walk(value: jax.Array) -> jax.Array:
-        return jnp.where(value >= n, network(value), value)
+    start = positions.astype(jnp.uint32), jnp.ones(positions.shape, bool)
+    value, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), walk, start)
+    return value.astype(jnp.int32)
 
-    first = network(positions.astype(jnp.uint32))
-    return jax.lax.while_loop(outside, walk, first).astype(jnp.int32)
+
+def _seed(key: jax.Array, epoch: jax.Array) -> jax.Array:
+    """A hash of the key and the epoch, uint32."""
+    seed = _mixed(epoch.astype(jnp.uint32) + jnp.uint32(_GOLDEN))
+    for word in jax.random.key_data(key).reshape(-1):
+        seed = _mixed(seed ^ word) + word
+    return seed
+
+
+def _ranks(seed: jax.Array, n: int) -> jax.Array:
+    """The permutation that sorts n random numbers: few enough to compare each with each."""
+    place = jnp.arange(n, dtype=jnp.uint32)
+    drawn = _mixed(seed ^ _mixed(place + jnp.uint32(_GOLDEN)))
+    one, other = drawn[:, None], drawn[None, :]
+    before = (other < one) | ((other == one) & (place[None, :] < place[:, None]))
+    return jnp.sum(before, axis=1, dtype=jnp.int32)
 
 
 def _mixed(x: jax.Array) -> jax.Array:
@@ -91,6 +113,3 @@ def _mixed(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
-
-
-Draw = Callable[[Tree, jax.Array, jax.Array], Tree]

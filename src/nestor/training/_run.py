@@ -169,9 +169,8 @@ class _Run:
     def gradient(self, inputs: Inputs, t: jax.Array, params: Tree) -> tuple[jax.Array, Tree]:
         """The loss and the (clipped) gradient of step t."""
         plan = self.plan
-        batch_key, noise_key = jax.random.split(inputs.key)
-        batch = plan.batches.draw(inputs.data, batch_key, t)
-        noise = jax.random.fold_in(noise_key, t)
+        batch = plan.batches.draw(inputs.data, inputs.key, t)
+        noise = jax.random.fold_in(inputs.key, t)
         loss, grads = jax.value_and_grad(lambda p: plan.loss(inputs.captured, p, batch, noise))(params)
         if plan.clip:
             norm = trees.norm(grads)
@@ -208,7 +207,7 @@ class _Run:
 
     def residual(self, x: Tree, inputs: Inputs) -> Tree:
         """The gradient on all of the data, zero where a run has converged."""
-        noise = jax.random.split(inputs.key)[1]
+        noise = jax.random.fold_in(inputs.key, 0)
         return jax.grad(lambda p: self.plan.loss(inputs.captured, p, inputs.data, noise))(x)
 
     def value(self, x: Tree, inputs: Inputs) -> Measured:

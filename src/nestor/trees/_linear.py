@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nestor.trees._vectors import ravel
+
 Tree = Any
 
 
@@ -27,29 +29,33 @@ def linear_map(
 
     The only place where JAX lets a program choose its own transpose and still be differentiated again is a
     linear solve, so this is one, of the unit lower triangular system [[I, 0], [-push, I]] (a, b) = (t, 0).
-    JAX wants the right side to be linear as a whole, so zeros made of no entries of all tangents are added to
-    each part of it.
+    It is a system of one vector, because JAX wants the right side to be linear as a whole.
     """
-    leaves = jax.tree.leaves(tangents)
-    if not leaves:
-        return push(tangents)
+    given, back_given = ravel(tangents)
+    nothing, back_out = ravel(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like))
+    size = given.size
+    dtype = jnp.promote_types(given.dtype, nothing.dtype)
 
-    def nothing(leaf: jax.Array) -> jax.Array:
-        empty = jnp.concatenate([t.reshape(-1)[:0].astype(leaf.dtype) for t in leaves])
-        zero = jnp.zeros((), leaf.dtype)
-        return jax.lax.pad(empty, zero, [(0, leaf.size, 0)]).reshape(leaf.shape)
+    def parts(vector: jax.Array) -> tuple[Tree, Tree]:
+        if not vector.size:
+            return back_given(vector), back_out(vector)
+        given, out = jax.lax.split(vector, (size, vector.size - size))  # whose transpose is one concatenation
+        return back_given(given), back_out(out)
 
-    def matvec(pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        given, out = pair
-        return given, jax.tree.map(jnp.subtract, out, push(given))
+    def together(given: Tree, out: Tree) -> jax.Array:
+        return jnp.concatenate([ravel(given)[0].astype(dtype), ravel(out)[0].astype(dtype)])
 
-    def solve(_: Any, pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        given, out = pair
-        return given, jax.tree.map(jnp.add, out, push(given))
+    def matvec(vector: jax.Array) -> jax.Array:
+        given, out = parts(vector)
+        return together(given, jax.tree.map(jnp.subtract, out, push(given)))
 
-    def transpose_solve(_: Any, pair: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        given, out = pair
-        return jax.tree.map(jnp.add, given, pull(out)), out
+    def solve(_: Any, right: jax.Array) -> jax.Array:
+        given, out = parts(right)
+        return together(given, jax.tree.map(jnp.add, out, push(given)))
 
-    right = (jax.tree.map(lambda t: t + nothing(t), tangents), jax.tree.map(nothing, like))
-    return jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve)[1]
+    def transpose_solve(_: Any, right: jax.Array) -> jax.Array:
+        given, out = parts(right)
+        return together(jax.tree.map(jnp.add, given, pull(out)), out)
+
+    right = jnp.concatenate([given.astype(dtype), nothing.astype(dtype)])
+    return parts(jax.lax.custom_linear_solve(matvec, right, solve, transpose_solve))[1]

@@ -41,10 +41,10 @@ def ravel(tree: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
         vector = jnp.zeros((0,), dtype)
 
     def back(flat: jax.Array) -> Tree:
-        parts, start = [], 0
-        for shape, kind, count in zip(shapes, dtypes, sizes, strict=True):
-            parts.append(flat[start : start + count].reshape(shape).astype(kind))
-            start += count
+        pieces = jax.lax.split(flat, sizes) if len(sizes) > 1 else [flat] * len(sizes)
+        parts = [
+            piece.reshape(shape).astype(kind) for piece, shape, kind in zip(pieces, shapes, dtypes, strict=True)
+        ]
         return jax.tree.unflatten(structure, parts)
 
     return vector, back
