@@ -72,4 +72,5 @@ for name, layers in nets.items():
 
 if not QUICK:
     found["cpu_seconds"] = round(time.process_time() - begin, 1)
-    (Path(__file__).parent / "results" / "equinox_images.json").write_text(json.dumps(found, indent=2) + "\n")
+    path = Path(__file__).parent / "results" / "equinox_images.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")

@@ -1,10 +1,7 @@
 """Equinox models, trained as they are: a plain RNN, an LSTM and a GRU learn which letter comes next.
 
 The loss at the end of training is a function of the learning rate and the momentum; its gradient goes back through
-every step of training, and in each through every letter, and is checked against a difference.
-
-    python equinox_letters.py            writes results/equinox_letters.json
-    python equinox_letters.py --quick    fewer steps
+every step of training, and in each through every letter, and is checked against a difference. (--quick: fewer steps)
 """
 
 import json
@@ -64,7 +61,8 @@ for name, cell in {"plain RNN": plain, "LSTM": lstm, "GRU": gru}.items():
 
     def trained(hyper, model=model):
         optimizer = nestor.sgd(jnp.exp(hyper[0]), hyper[1])
-        return nestor.train(loss, model, data, optimizer=optimizer, steps=STEPS, batch_size=29).history.loss[-1]
+        run = nestor.train(loss, model, data, optimizer=optimizer, steps=STEPS, batch_size=29)
+        return run.history.loss[-1]
 
     hypergradient = jax.jit(jax.value_and_grad(trained))
     at, along = jnp.array([jnp.log(0.3), 0.9]), jnp.array([1.0, 0.1])
@@ -76,4 +74,5 @@ for name, cell in {"plain RNN": plain, "LSTM": lstm, "GRU": gru}.items():
     found[name] = {"before": before, "after": float(after), "slope": slope, "difference": difference}
 if not QUICK:
     found["cpu_seconds"] = round(time.process_time() - begin, 1)
-    (Path(__file__).parent / "results" / "equinox_letters.json").write_text(json.dumps(found, indent=2) + "\n")
+    path = Path(__file__).parent / "results" / "equinox_letters.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")

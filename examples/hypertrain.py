@@ -73,8 +73,7 @@ assert abs(slope - difference) < 0.02 * abs(slope)
 assert best < (1.0 if QUICK else 0.5) * first
 
 if not QUICK:
-    rates = [round(float(rate), 4) for rate in hypertraining.params]
-    found = {"first_loss": first, "best_loss": best, "outer_steps": OUTER_STEPS, "last_rates": rates}
+    found = {"first_loss": first, "best_loss": best, "last_rates": hypertraining.params.round(4).tolist()}
     found["cpu_seconds"] = round(time.process_time() - begin, 1)
     path = Path(__file__).parent / "results" / "hypertrain.json"
     path.write_text(json.dumps(found, indent=2) + "\n")

@@ -7,9 +7,11 @@ from nestor.adjoints._finite_difference import FiniteDifference
 from nestor.adjoints._forward import Forward
 from nestor.adjoints._implicit import Implicit
 from nestor.adjoints._reversible import Reversible
+from nestor.adjoints._settings import SETTINGS, check_adjoint
 from nestor.adjoints._unrolled import Checkpoint, OneStep, Truncate, Unroll
 
 __all__ = [
+    "SETTINGS",
     "Adjoint",
     "Answer",
     "Checkpoint",
@@ -24,6 +26,7 @@ __all__ = [
     "Reversible",
     "Truncate",
     "Unroll",
+    "check_adjoint",
     "check_derivatives",
     "envelope",
 ]

@@ -116,15 +116,16 @@ def rematerialised(loop: Loop, inputs: Tree, levels: int) -> tuple[Tree, Tree]:
     def run(counted: Tree, level: int) -> tuple[Tree, Tree]:
         if level == 0:
             return _guarded_turn(counted)
-        inner = jax.checkpoint(lambda c: run(c, level - 1))
 
         def rest(counted: Tree) -> tuple[Tree, Tree]:
             return counted, trees.vectors_like(loop.record(counted[1]), width ** (level - 1))
 
-        def block(counted: Tree, _: None) -> tuple[Tree, Tree]:
-            return jax.lax.cond(loop.running(counted[1]) & (counted[0] < loop.bound), inner, rest, counted)
+        @jax.checkpoint  # around the branch: one inside it would keep a copy of the inputs for every turn
+        def block(counted: Tree) -> tuple[Tree, Tree]:
+            running = loop.running(counted[1]) & (counted[0] < loop.bound)
+            return jax.lax.cond(running, lambda c: run(c, level - 1), rest, counted)
 
-        counted, rows = jax.lax.scan(block, counted, None, length=width)
+        counted, rows = jax.lax.scan(lambda c, _: block(c), counted, None, length=width)
         return counted, jax.tree.map(lambda r: r.reshape(-1, *r.shape[2:]), rows)
 
     def _guarded_turn(counted: Tree) -> tuple[Tree, Tree]:

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nestor import adjoints, linear
+from nestor import linear
+from nestor.adjoints import SETTINGS
 from nestor.errors import BadArgument
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._fixed_points import Anderson, Picard
@@ -136,10 +137,6 @@ def _wolfe_decrease(value: Any, owner: StrongWolfe) -> bool:
     return _FRACTION.good(value, owner) and (isinstance(value, jax.Array) or value < owner.curvature)
 
 
-def _slots_alone(value: Any, owner: adjoints.Checkpoint) -> bool:
-    return value is None or (_count(10).good(value, owner) and owner.levels is None)
-
-
 # --- the table ---------------------------------------------------------------------------------------
 
 _POSITIVE = _number(lambda v: 0 < v < math.inf, "a finite number > 0", "0.1")
@@ -154,6 +151,7 @@ _SEARCH = Rule(
     "a search, Backtracking() or StrongWolfe(), or a step such as FixedStep(length)",
     "nestor.StrongWolfe()",
 )
+
 _LINEAR = _part(
     "run", "a linear solver such as CG(), LU() or GMRES(), an object and not its name", "nestor.CG()"
 )
@@ -197,24 +195,5 @@ _RULES: dict[type, dict[str, Rule]] = {
     linear.GMRES: {"tol": _TOL, "restart": _count(20), "max_steps": _optional(_count(10))},
     linear.Neumann: {"terms": _count(20), "scale": _optional(_NOT_ZERO)},
     linear.Nystrom: {"rank": _count(10), "shift": _optional(_POSITIVE)},
-    # adjoints
-    adjoints.Implicit: {"linear_solver": _LINEAR},
-    adjoints.Truncate: {"last": _count(10)},
-    adjoints.Checkpoint: {
-        "levels": _optional(_count(2)),
-        "slots": _optional(_count(10))._replace(
-            good=_slots_alone, want="None, or a Python integer >= 1 and then without levels"
-        ),
-    },
-    adjoints.Evolution: {
-        "sigma": _plain_number(lambda v: 0 < v < math.inf, "finite number > 0", "0.1"),
-        "pairs": _count(64),
-        "seed": Rule(lambda value, _: type(value) is int, "a Python integer", "0"),
-        "segment": _optional(_count(10)),
-        "batch": _optional(_count(16)),
-    },
-    adjoints.FiniteDifference: {
-        "step": _optional(_plain_number(lambda v: 0 < v < math.inf, "finite number > 0", "1e-3")),
-        "batch": _optional(_count(16)),
-    },
+    **{part: {name: Rule(*rule) for name, rule in fields.items()} for part, fields in SETTINGS.items()},
 }

@@ -11,7 +11,7 @@ import jax.core
 import numpy as np
 
 from nestor import trees
-from nestor.adjoints import Checkpoint, Implicit, Reversible
+from nestor.adjoints import Checkpoint, Implicit, Reversible, check_adjoint
 from nestor.errors import BadArgument
 from nestor.loops import Scale
 from nestor.training._run import Inputs, Plan
@@ -23,14 +23,15 @@ def choose(plan: Plan, inputs: Inputs, adjoint: Any) -> Any:
     """The adjoint of a run: the one asked for, checked against the run, or by the documented rule."""
     if adjoint is None:
         adjoint = _by_size(plan, inputs)
-    if not hasattr(adjoint, "attach"):
+    if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
         raise BadArgument(
             "train",
             "adjoint",
-            got=adjoint,
+            got=f"the class {adjoint.__name__}" if isinstance(adjoint, type) else adjoint,
             want="an adjoint, or None",
             do="write adjoint=nestor.Unroll(), Checkpoint(), Reversible() or another of nestor.adjoints",
         )
+    check_adjoint("train", adjoint)
     if isinstance(adjoint, Implicit) and plan.batches.function is not None:
         raise BadArgument(
             "train",

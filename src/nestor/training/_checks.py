@@ -22,6 +22,8 @@ from nestor.training._transformation import as_transformation
 
 Tree = Any
 
+_ARITY = "close over the rest; for a third argument, a key, pass stochastic=True"
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -261,8 +263,7 @@ def _loss_program(
     return program, captured
 
 
-def _check_arity(name: str, loss: Any, count: int, takes: str) -> None:
-
+def _check_arity(name: str, loss: Any, count: int, takes: str, do: str = _ARITY) -> None:
     signature = signature_that_refuses(loss, count)
     if signature is not None:
         raise BadArgument(
@@ -270,7 +271,7 @@ def _check_arity(name: str, loss: Any, count: int, takes: str) -> None:
             name,
             got=f"a function with signature {getattr(loss, '__name__', 'loss')}{signature}",
             want=f"callable with {takes}",
-            do="close over the rest; for a third argument, a key, pass stochastic=True",
+            do=do,
         )
 
 
@@ -293,6 +294,7 @@ def _validation(
     if validation is None:
         return None, []
     if callable(validation):
+        _check_arity("validation", validation, 1, "the params alone", "close over the rest")
         program, captured, shape = trace_function(
             "train",
             "validation",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from nestor.programs import Watcher, register, registered
 from nestor.solution import Status
 from nestor.training import _checks, _resume
 from nestor.training._adjoints import choose
+from nestor.training._cost import RunCost, run_cost
 from nestor.training._run import Measured, Plan, Record, run_map
 
 Tree = Any
@@ -63,6 +66,7 @@ class Training:
         steps: steps made (int32).
         code: of the status (int32).
         state: the optimizer's last state.
+        cost: what the run took, and what its gradient takes, a `RunCost`.
 
     >>> import nestor
     >>> run = nestor.train(lambda x, _: (x - 1.0) ** 2, 0.0, None, optimizer=nestor.sgd(0.1), steps=100)
@@ -78,6 +82,7 @@ class Training:
     steps: Any
     code: Any
     state: Any
+    cost: RunCost
 
     @property
     def status(self) -> Status:
@@ -179,7 +184,7 @@ def train(
             then NaN. False returns the last finite parameters, with the status.
 
     Returns:
-        A `Training`: `.params`, `.best`, `.history`, `.status`, `.validation_loss` ...
+        A `Training`: `.params`, `.best`, `.history`, `.status`, `.validation_loss`, `.cost` ...
 
     Raises:
         BadArgument: an argument cannot be used; says which, its value and what to do.
@@ -199,6 +204,7 @@ def train(
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))
     plan = plan._replace(adjoint=choose(plan, inputs, adjoint))
     watcher, close = _watcher(plan, settings)
+    began = time.perf_counter()
     try:
         if checkpoint is not None:
             _checks.refuse_traced(traced, checkpoint)
@@ -215,7 +221,12 @@ def train(
         close()
     if watcher is not None and watcher.error is not None:
         raise watcher.error
-    return _deliver(answer, whole, raise_on_failure)
+    if isinstance(answer.record.code, jax.core.Tracer):
+        cost = run_cost(plan, inputs, math.nan)
+    else:
+        answer = jax.block_until_ready(answer)
+        cost = run_cost(plan, inputs, time.perf_counter() - began)
+    return _deliver(answer, whole, raise_on_failure, cost)
 
 
 def _watcher(plan: Plan, settings: Any) -> tuple[Watcher | None, Callable[[], None]]:
@@ -244,7 +255,9 @@ def _watcher(plan: Plan, settings: Any) -> tuple[Watcher | None, Callable[[], No
     return watcher, bar.close if bar is not None else lambda: None
 
 
-def _deliver(answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool) -> Training:
+def _deliver(
+    answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool, cost: RunCost
+) -> Training:
     measured: Measured = answer.value
     record: Record = answer.record
     params, best, loss = answer.x, measured.best, measured.loss
@@ -268,6 +281,7 @@ def _deliver(answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool)
         record.steps,
         record.code,
         record.state,
+        cost,
     )
     if raise_on_failure and not traced and bool(lost):
         raise SolveFailed(
