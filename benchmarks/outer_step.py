@@ -14,6 +14,7 @@ stands apart.
 """
 
 import copy
+import itertools
 import statistics
 import time
 import warnings
@@ -56,7 +57,7 @@ class Problem:
         widths = [side * side, *hidden, 10]
         self.start = [
             (draw.normal(size=(m, n), scale=m**-0.5).astype(np.float32), np.zeros(n, np.float32))
-            for m, n in zip(widths[:-1], widths[1:], strict=True)
+            for m, n in itertools.pairwise(widths)
         ]
         self.hyper = tuple(np.float32(h) for h in (MOMENTUM, LOG_L2))
         self.log_rates = LOG_RATES.astype(np.float32)

@@ -58,22 +58,18 @@ def integrated(log_rate):
 
 begin, found = time.process_time(), {}
 for log_rate in LOG_RATES:
-    # The slope of the loss of every step: how far a change of the rate has grown by then.
-    slopes = jax.jvp(lambda m: losses(m, nestor.Forward()), (log_rate,), (1.0,))[1]
-    exact, growth = float(slopes[-1]), float(jnp.log(jnp.abs(slopes[-1] / slopes[1]))) / STEPS
+    diagnosis = nestor.diagnose(lambda log_rate: losses(log_rate, nestor.Checkpoint())[-1], log_rate)
+    chaos = any(finding.kind == "chaos" for finding in diagnosis.findings)
+    exact, growth = float(diagnosis.gradient), diagnosis.rates[0]
     estimates = jnp.stack([evolved(log_rate), integrated(log_rate)])
-    (slope, smooth), (error, other) = (
-        estimates.mean(1).tolist(),
-        (estimates.std(1, ddof=1) / REPEATS**0.5).tolist(),
-    )
-    apart = abs(slope - smooth) / (error**2 + other**2) ** 0.5
-    print(f"log rate {log_rate}: exact gradient {exact:+.3g}, growing by e^{growth:.2f} a step")
-    print(
-        f"  smoothed {smooth:+.2f} +- {other:.2f}, Evolution {slope:+.2f} +- {error:.2f}, {apart:.1f} errors apart"
-    )
+    mean, error = estimates.mean(axis=1), estimates.std(axis=1, ddof=1) / REPEATS**0.5
+    apart = float(abs(mean[0] - mean[1]) / jnp.linalg.norm(error))
+    print(f"log rate {log_rate}: exact gradient {exact:+.3g}, chaos: {chaos}")
+    print(f"  Evolution {mean[0]:+.2f} +- {error[0]:.2f}, smoothed {mean[1]:+.2f} +- {error[1]:.2f}")
     assert apart < 2
-    assert (growth > 0.1) == (abs(exact) > 1e6) == (log_rate > 2)
-    found[log_rate] = dict(exact=exact, growth=growth, smoothed=[smooth, other], evolution=[slope, error])
+    assert chaos == (abs(exact) > 1e6) == (log_rate > 2)
+    found[log_rate] = dict(exact=exact, chaos=chaos, growth=growth, errors_apart=apart)
+    found[log_rate] |= dict(evolution_and_smoothed=mean.tolist(), standard_errors=error.tolist())
 if not QUICK:
     found["cpu_seconds"] = round(time.process_time() - begin, 1)
     path = Path(__file__).parent / "results" / "chaos.json"

@@ -28,13 +28,13 @@ order = jax.random.permutation(jax.random.key(0), len(labels))
 pixels, labels = jnp.asarray(pixels / 16)[order].reshape(-1, 1, 8, 8), jnp.asarray(labels)[order]
 train, test = (pixels[:1200], labels[:1200]), (pixels[1200:], labels[1200:])
 
-relu, flat = eqx.nn.Lambda(jax.nn.relu), eqx.nn.Lambda(jnp.ravel)
+silu, flat = eqx.nn.Lambda(jax.nn.silu), eqx.nn.Lambda(jnp.ravel)  # smooth: differences do not jump
 keys = jax.random.split(jax.random.key(1), 5)
 nets = {
-    "feed-forward": [flat, eqx.nn.Linear(64, 32, key=keys[0]), relu, eqx.nn.Linear(32, 10, key=keys[1])],
+    "feed-forward": [flat, eqx.nn.Linear(64, 32, key=keys[0]), silu, eqx.nn.Linear(32, 10, key=keys[1])],
     "convolutional": [
-        *(eqx.nn.Conv2d(1, 8, 3, padding=1, key=keys[2]), relu, eqx.nn.MaxPool2d(2, 2)),
-        *(eqx.nn.Conv2d(8, 16, 3, key=keys[3]), relu, flat, eqx.nn.Linear(64, 10, key=keys[4])),
+        *(eqx.nn.Conv2d(1, 8, 3, padding=1, key=keys[2]), silu, eqx.nn.AvgPool2d(2, 2)),
+        *(eqx.nn.Conv2d(8, 16, 3, key=keys[3]), silu, flat, eqx.nn.Linear(64, 10, key=keys[4])),
     ],
 }
 
@@ -58,9 +58,9 @@ for name, layers in nets.items():
     hypergradient = jax.jit(jax.value_and_grad(trained, has_aux=True))
     at, along = jnp.array([jnp.log(0.1), 0.8]), jnp.array([1.0, 0.1])
     (after, wrong), slopes = hypergradient(at)
-    (above, _), _ = hypergradient(at + 1e-7 * along)
-    (below, _), _ = hypergradient(at - 1e-7 * along)
-    slope, difference = float(slopes @ along), float(above - below) / 2e-7
+    (above, _), _ = hypergradient(at + 1e-6 * along)
+    (below, _), _ = hypergradient(at - 1e-6 * along)
+    slope, difference = float(slopes @ along), float(above - below) / 2e-6
     before, after, wrong = float(loss(model, test)), float(after), float(wrong)
     found[name] = {"loss_before": before, "loss_after": after, "error": wrong, "slopes": slopes.tolist()}
     print(f"{name}: test loss {before:.3f} -> {after:.3f}, {wrong:.1%} wrong")

@@ -17,7 +17,7 @@ import nestor
 
 jax.config.update("jax_enable_x64", True)
 QUICK = "--quick" in sys.argv
-STEPS, WIDTH = 10 if QUICK else 300, 24
+STEPS, WIDTH = 20 if QUICK else 300, 24
 TEXT = "she sells sea shells by the sea shore. the shells she sells are sea shells, i am sure. " * 2
 LETTERS = sorted(set(TEXT))
 
@@ -61,11 +61,11 @@ for name, cell in {"plain RNN": plain, "LSTM": lstm, "GRU": gru}.items():
 
     def trained(hyper, model=model):
         optimizer = nestor.sgd(jnp.exp(hyper[0]), hyper[1])
-        run = nestor.train(loss, model, data, optimizer=optimizer, steps=STEPS, batch_size=29)
+        run = nestor.train(loss, model, data, optimizer=optimizer, steps=STEPS)
         return run.history.loss[-1]
 
     hypergradient = jax.jit(jax.value_and_grad(trained))
-    at, along = jnp.array([jnp.log(0.3), 0.9]), jnp.array([1.0, 0.1])
+    at, along = jnp.array([jnp.log(0.1), 0.9]), jnp.array([1.0, 0.1])
     (after, slopes), (above, _), (below, _) = (hypergradient(at + d * along) for d in (0.0, 1e-6, -1e-6))
     before, slope, difference = float(loss(model, data)), float(slopes @ along), float(above - below) / 2e-6
     print(f"{name}: loss {before:.3f} -> {after:.3f}; slope {slope:+.6f}, by a difference {difference:+.6f}")

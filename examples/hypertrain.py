@@ -67,7 +67,7 @@ print(f"loss after 50 steps: {first:.4f} with rates of 0.1, {best:.4f} at best (
 
 along = jnp.linspace(1.0, 0.0, 50)  # a longer difference would jump with the kinks of ReLU
 slope = float(jnp.vdot(jax.grad(trained)(flat), along))
-difference = float(trained(flat + 1e-8 * along) - trained(flat - 1e-8 * along)) / 2e-8
+difference = float(trained(flat + 1e-9 * along) - trained(flat - 1e-9 * along)) / 2e-9
 print(f"slope along a ramp: {slope:.4f}, by a difference {difference:.4f}")
 assert abs(slope - difference) < 0.02 * abs(slope)
 assert best < (1.0 if QUICK else 0.5) * first

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 import nestor
 
 QUICK = "--quick" in sys.argv
-SIDE, STEPS, OUTER_STEPS, RATE, START = (8, 50, 20, 0.5, -4.0) if QUICK else (28, 200, 50, 0.05, -2.7)
+SIDE, STEPS, OUTER_STEPS, RATE, START = (8, 50, 20, 0.5, -4.0) if QUICK else (28, 200, 50, 0.05, -2.8)
 
 images, labels = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(labels))
@@ -57,13 +57,11 @@ def measured(log_strengths):
 begin = time.process_time()
 same = lambda log_strength: jnp.full((SIDE**2, 10), log_strength)  # noqa: E731
 singles = [measured(same(log_strength)) for log_strength in np.arange(-12.0, -1.9)]
-run = nestor.train(
-    lambda s, _: loss(trained(s), validation),
-    same(START),
-    None,
-    optimizer=nestor.adam(0.25),
-    steps=OUTER_STEPS,
-)
+outer = nestor.adam(
+    nestor.schedules.Cosine(0.25, OUTER_STEPS)
+)  # ends before a strength is too stiff for RATE
+final_loss = lambda log_strengths, _: loss(trained(log_strengths), validation)  # noqa: E731
+run = nestor.train(final_loss, same(START), None, optimizer=outer, steps=OUTER_STEPS)
 found = {"validation_loss_at_every_tenth_outer_step": [float(x) for x in run.history.loss[::10]]}
 ends = {"start": measured(same(START)), "best_single": min(singles), "per_weight": measured(run.params)}
 for name, columns in ends.items():

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 import nestor
 
 QUICK = "--quick" in sys.argv
-SIDE, OUTER_STEPS, OUTER_RATE = (8, 100, 0.03) if QUICK else (28, 400, 0.02)
+SIDE, OUTER_STEPS, OUTER_RATE = (8, 100, 0.06) if QUICK else (28, 400, 0.02)
 
 images, labels = load_digits(return_X_y=True)
 order = np.random.default_rng(0).permutation(len(labels))
@@ -55,13 +55,12 @@ def outer(hyper, batch):
 
 begin = time.process_time()
 hyper = {"images": jnp.zeros((10, SIDE**2)), "log rate": jnp.log(0.1)}
-run = nestor.train(outer, hyper, real, optimizer=nestor.adam(OUTER_RATE), steps=OUTER_STEPS)
+rates = nestor.schedules.Cosine(OUTER_RATE, OUTER_STEPS)
+run = nestor.train(outer, hyper, real, optimizer=nestor.adam(rates), steps=OUTER_STEPS)
 model = taught(run.params["images"], jnp.exp(run.params["log rate"]))
 
 means = (real[1].T @ real[0]) / real[1].sum(axis=0)[:, None]
-by_means = [
-    measured(taught(means, rate)) for rate in (0.01, 0.1, 1.0)
-]  # the best of them, chosen on the test
+by_means = [measured(taught(means, rate)) for rate in (0.01, 0.1, 1.0)]  # the best is chosen on the test
 by_all = nestor.train(loss, blank, real, optimizer=nestor.sgd(0.1, 0.9), steps=1000).params
 found = {
     "learned_images": measured(model),

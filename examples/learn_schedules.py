@@ -5,7 +5,7 @@ function of 1608 numbers: for each matrix and bias 100 rates, 100 momenta, the s
 steps of Adam, each with a fresh start and fresh batches. (Maclaurin, Duvenaud, Adams 2015, section 3.1.)
 
     python learn_schedules.py            writes results/learn_schedules.json
-    python learn_schedules.py --quick    8 x 8 pixels, shorter runs
+    python learn_schedules.py --quick    a net 64-50-10, shorter runs
 """
 
 import itertools
@@ -23,14 +23,15 @@ from sklearn.datasets import load_digits
 import nestor
 
 QUICK = "--quick" in sys.argv
-SIDE, STEPS, OUTER_STEPS, OUTER_RATE = (8, 20, 15, 0.15) if QUICK else (28, 100, 50, 0.06)
+WIDTHS = (64, 50, 10) if QUICK else (784, 50, 50, 50, 10)
+STEPS, OUTER_STEPS, OUTER_RATE = (20, 15, 0.15) if QUICK else (100, 50, 0.06)
 
 images, labels = load_digits(return_X_y=True)
-order = np.random.default_rng(0).permutation(len(labels))
-images = jax.image.resize(images[order].reshape(-1, 8, 8) / 16, (len(labels), SIDE, SIDE), "bilinear")
+order, side = np.random.default_rng(0).permutation(len(labels)), round(WIDTHS[0] ** 0.5)
+images = jax.image.resize(images[order].reshape(-1, 8, 8) / 16, (len(labels), side, side), "bilinear")
 images, labels = images.reshape(len(labels), -1), jnp.eye(10)[labels[order]]
 train, test = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
-EMPTY = [(jnp.zeros((n, m)), jnp.zeros(m)) for n, m in itertools.pairwise([SIDE**2, 50, 50, 50, 10])]
+EMPTY = [(jnp.zeros((n, m)), jnp.zeros(m)) for n, m in itertools.pairwise(WIDTHS)]
 FLAT, unflatten = ravel_pytree(EMPTY)
 
 
@@ -61,10 +62,10 @@ def outcome(hyper, key):
 
 each = lambda value, *shape: jax.tree.map(lambda _: jnp.full(shape, value), EMPTY)  # noqa: E731
 hyper = {"log rates": each(np.log(0.06), STEPS), "momenta": each(0.0, STEPS), "log scales": each(np.log(0.1))}
-outer = nestor.adam(nestor.schedules.Cosine(OUTER_RATE, 80))
+outer = nestor.adam(nestor.schedules.Cosine(OUTER_RATE, 60), b2=0.99)
 begin = time.process_time()
 final_loss = lambda hyper, _, key: loss(trained(hyper, key), train)  # noqa: E731
-run = nestor.train(final_loss, hyper, None, optimizer=outer, steps=OUTER_STEPS, stochastic=True)
+run = nestor.train(final_loss, hyper, None, optimizer=outer, steps=OUTER_STEPS, stochastic=True, clip=0.02)
 found = {"hyperparameters": len(ravel_pytree(hyper)[0]), "fresh_seeds": 5}
 for name, value in (("before", hyper), ("after", run.params)):
     ends = np.array([outcome(value, key) for key in jax.random.split(jax.random.key(1000), 5)])
@@ -73,7 +74,8 @@ found["training_losses"] = [round(float(x), 4) for x in run.history.loss[::7]]
 found["cpu_seconds"] = round(time.process_time() - begin, 1)
 print(json.dumps(found, indent=2))
 assert found["after"]["training_loss"] < (0.25 * found["before"]["training_loss"] if QUICK else 0.02)
-assert QUICK or found["after"]["test_error"] < 0.04
 if not QUICK:
-    path = Path(__file__).parent / "results" / "learn_schedules.json"
-    path.write_text(json.dumps(found, indent=2) + "\n")
+    assert found["after"]["test_error"] < 0.04
+    (Path(__file__).parent / "results" / "learn_schedules.json").write_text(
+        json.dumps(found, indent=2) + "\n"
+    )

@@ -15,6 +15,7 @@ from nestor.testing import AdjointChecks
 NOTHING = Condition(residual=lambda x, inputs: x)
 
 
+@pytest.mark.slow
 class TestConformance(AdjointChecks):
     make = staticmethod(lambda: nestor.Checkpoint(slots=5))
 
@@ -72,7 +73,16 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize(("order", "limit"), [*((order, 5) for order in ORDERS), ("reverse", 100)])
+DAILY = ("value", "forward", "reverse", "forward over reverse")  # the rest is slow to compile
+
+
+@pytest.mark.parametrize(
+    ("order", "limit"),
+    [
+        *(pytest.param(order, 5, marks=() if order in DAILY else pytest.mark.slow) for order in ORDERS),
+        ("reverse", 100),
+    ],
+)
 def test_derivatives_of_any_order_are_those_of_unroll(order: str, limit: int):
     derivative, loop = ORDERS[order], noisy(7, limit)
     found = jax.jit(derivative(total(nestor.Checkpoint(slots=2), loop)))(T)
@@ -80,7 +90,10 @@ def test_derivatives_of_any_order_are_those_of_unroll(order: str, limit: int):
     np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("order", ["forward", "reverse", "forward over reverse"])
+@pytest.mark.parametrize(
+    "order",
+    ["reverse", *(pytest.param(o, marks=pytest.mark.slow) for o in ("forward", "forward over reverse"))],
+)
 def test_lanes(order: str):
     derivative, loop = ORDERS[order], noisy(5)
     many = jnp.stack([T, 0.5 * T, -T])
@@ -101,6 +114,7 @@ def test_a_row_of_no_turn_has_no_derivative_in_any_mode():
     assert np.all(np.any(np.asarray(reverse) != 0, axis=1) == (np.arange(7) < 3))
 
 
+@pytest.mark.slow
 def test_through_argmin():
     def solve(theta: jax.Array, adjoint: Any) -> jax.Array:
         fun = lambda x: jnp.sum(theta * x**2) + 0.5 * jnp.sum(jnp.cosh(x - theta))  # noqa: E731

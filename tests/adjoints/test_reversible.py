@@ -161,6 +161,21 @@ def test_a_short_last_segment_and_more_snapshots_than_steps():
         assert found["made"] == steps
 
 
+def test_a_stretch_that_loses_more_bits_than_the_others_has_room():
+    momenta = jnp.concatenate([jnp.full(80, 0.99), jnp.full(20, 0.01)])
+
+    def value(adjoint: Any) -> Any:
+        def end(rate: jax.Array) -> jax.Array:
+            optimizer = nestor.sgd(rate, momentum=momenta)
+            run = nestor.train(squared, start(), data(), optimizer=optimizer, steps=100, adjoint=adjoint)
+            return squared(run.params, data())
+
+        return end
+
+    got = jax.grad(value(nestor.Reversible(snapshots=5)))(0.01)
+    np.testing.assert_allclose(got, jax.grad(value(nestor.Checkpoint()))(0.01), rtol=1e-6)
+
+
 def flipped(gradient: Any, where: Any = None) -> Any:
     """A gradient with one flipped bit: `where` is (step, entry of the first weights, bit)."""
 

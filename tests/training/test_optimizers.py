@@ -34,8 +34,9 @@ def by_hand(transformation, steps=STEPS):
         updates, state = transformation.update(jax.grad(squared)(params, data()), state, params)
         return optax.apply_updates(params, updates), state
 
-    for _ in range(steps):
-        params, state = step(params, state)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counters with floats
+        for _ in range(steps):
+            params, state = step(params, state)
     return params
 
 

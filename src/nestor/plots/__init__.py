@@ -1,6 +1,6 @@
 """Pictures of solves and of arrays, as Matplotlib figures that need no screen."""
 
-from nestor.plots._curves import curves, history
+from nestor.plots._curves import adjoint_norms, curves, history
 from nestor.plots._images import images
 
-__all__ = ["curves", "history", "images"]
+__all__ = ["adjoint_norms", "curves", "history", "images"]

@@ -10,6 +10,7 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.plots._canvas import COLORS, canvas, plain, whole
 from nestor.solution import History, Solution
+from nestor.training import Diagnosis
 
 
 def curves(
@@ -124,6 +125,48 @@ def history(record: History | Solution, *, title: str = "", figure: Any = None) 
     for axes in (upper, lower):
         axes.legend(fontsize="small", edgecolor="none", framealpha=0.9)
     return whole(figure)
+
+
+def adjoint_norms(diagnosis: Diagnosis, *, title: str = "", figure: Any = None) -> Any:
+    """How large the derivative in the parameters is at each step of the runs of a diagnosis.
+
+    The reverse pass goes from right to left: a line that rises to the left by decades is chaos, one that falls
+    is a run that forgets its start, and one that ends is where NaN was born.
+
+    Args:
+        diagnosis: what `nestor.diagnose` returned, with at least one run.
+        title: a text above.
+        figure: as in `curves`.
+
+    Returns:
+        The Matplotlib figure.
+
+    Raises:
+        BadArgument: there was no run. MissingExtra: Matplotlib is not installed.
+
+    >>> import nestor
+    >>> from nestor import plots
+    >>> end = lambda rate: nestor.train(lambda x, _: x**2, 1.0, None, optimizer=nestor.sgd(rate), steps=5).params
+    >>> len(plots.adjoint_norms(nestor.diagnose(end, 0.1)).axes[0].lines)
+    1
+    """
+    runs = diagnosis.adjoint_norms if isinstance(diagnosis, Diagnosis) else ()
+    if not runs:
+        raise BadArgument(
+            "adjoint_norms",
+            "diagnosis",
+            got="a diagnosis without a run" if isinstance(diagnosis, Diagnosis) else diagnosis,
+            want="the Diagnosis of an objective that calls nestor.train",
+            do="pass nestor.diagnose(objective, hyper)",
+        )
+    longest = max(norms.size for norms in runs)
+    lines = {}
+    for i, norms in enumerate(runs):
+        shown = np.where(norms > 0, norms, np.nan)
+        lines[f"run {i}"] = np.pad(shown, (0, longest - norms.size), constant_values=np.nan)
+    log = any(np.any(np.isfinite(line)) for line in lines.values())
+    y_label = "norm of the derivative in the parameters"
+    return curves(lines, title=title, x_label="step", y_label=y_label, log=log, figure=figure)
 
 
 def _past(record: History | Solution) -> tuple[History, float | None]:

@@ -72,12 +72,15 @@ def _reversible(plan: Plan, inputs: Inputs, adjoint: Reversible) -> Reversible:
         )
     if adjoint.bits is not None:
         return adjoint
-    bits = lost_bits(plan, inputs)
+    bits = lost_bits(plan, inputs, adjoint.snapshots)
     return dataclasses.replace(adjoint, bits=float(plan.steps) if bits is None else _rounded_up(bits))
 
 
-def lost_bits(plan: Plan, inputs: Inputs) -> float | None:
-    """The bits that the multiplications of the whole run lose, for each parameter; None while they are traced."""
+def lost_bits(plan: Plan, inputs: Inputs, snapshots: int | None = None) -> float | None:
+    """The bits that the multiplications of the whole run lose, for each parameter; None while they are traced.
+
+    With snapshots: what they would be if every stretch lost as many as the worst one.
+    """
     assert plan.rule is not None
     optimizer = trees.join(inputs.optimizer, plan.optimizer)
     names = [move.by for move in plan.rule.kicks if isinstance(move, Scale)]
@@ -88,13 +91,16 @@ def lost_bits(plan: Plan, inputs: Inputs) -> float | None:
     table = jax.lax.stop_gradient(table)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(table)):
         return None
-    each = [
-        max(
-            float(np.sum(-np.log2(np.clip(np.asarray(leaf), 2.0**-16, 1.0))))
-            for leaf in jax.tree.leaves(table[n])
+    segments = 1 if snapshots is None else min(snapshots, plan.steps)
+    length = -(-plan.steps // segments)
+
+    def worst(leaf: Any) -> float:
+        bits = -np.log2(np.clip(np.asarray(leaf, np.float64), 2.0**-16, 1.0))
+        return float(
+            np.pad(bits, (0, segments * length - plan.steps)).reshape(segments, length).sum(axis=1).max()
         )
-        for n in names
-    ]
+
+    each = [segments * max(worst(leaf) for leaf in jax.tree.leaves(table[n])) for n in names]
     return sum(each)
 
 

@@ -23,6 +23,7 @@ from nestor.adjoints import (
     Reversible,
     Truncate,
     Unroll,
+    check_adjoint,
 )
 from nestor.errors import BadArgument
 from nestor.loops import Forget
@@ -218,7 +219,7 @@ def predict_cost(
     bits = None if plan.rule is None else lost_bits(plan, inputs)
     sizes = _sizes(plan, inputs, bits, inside=True)
     chosen = choose(plan, inputs, None)
-    every = _usual(sizes, chosen) if adjoints is None else adjoints
+    every = _usual(sizes, chosen) if adjoints is None else _checked(adjoints)
     rows = tuple(_cost(adjoint, sizes, hyperparameters) for adjoint in every)
     return CostTable(rows, chosen, plan.steps)
 
@@ -247,6 +248,21 @@ def short_name(adjoint: Any) -> str:
     return f"{type(adjoint).__name__}({', '.join(shown)})"
 
 
+def _checked(adjoints: Any) -> list[Any]:
+    given = list(adjoints) if isinstance(adjoints, list | tuple) else [adjoints]
+    for adjoint in given:
+        if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
+            raise BadArgument(
+                "predict_cost",
+                "adjoints",
+                got=adjoint,
+                want="a list of adjoints, or None",
+                do="write adjoints=[nestor.Unroll(), nestor.Reversible()]",
+            )
+        check_adjoint("predict_cost", adjoint)
+    return given
+
+
 # --- sizes ---------------------------------------------------------------------------------------------
 
 
@@ -255,7 +271,7 @@ class _Sizes(NamedTuple):
 
     Attributes:
         steps: T.
-        count: number of parameters.
+        params: number of parameters.
         words: integers for each parameter in a reversed run (position and slots); 0 if it cannot be reversed.
         width: bytes of such an integer.
         lost: bits for each parameter that the multiplications of the whole run lose.
@@ -268,7 +284,7 @@ class _Sizes(NamedTuple):
     """
 
     steps: int
-    count: int
+    params: int
     words: int
     width: int
     lost: float
@@ -295,7 +311,7 @@ def _sizes(plan: Plan, inputs: Inputs, lost: float | None, inside: bool) -> _Siz
         state, whole, residue = one * (1.0 + slots), one * (1.0 + slots), 0.0
     return _Sizes(
         steps=plan.steps,
-        count=sum(leaf.size for leaf in leaves),
+        params=sum(leaf.size for leaf in leaves),
         words=0 if rule is None else 1 + len(rule.slots),
         width=8 if wide else 4,
         lost=float(plan.steps) if lost is None else lost,
@@ -354,7 +370,7 @@ def _best_snapshots(s: _Sizes) -> int:
     """Where a word more for each parameter saves as much of the stack."""
     row = _stack(s)
     best = math.sqrt(row / max(s.words * s.width, 1))
-    return max(1, min(round(best), s.steps))
+    return max(2, min(round(best), s.steps))
 
 
 def _stack(s: _Sizes) -> float:
@@ -383,11 +399,11 @@ def _kept(adjoint: Any, s: _Sizes) -> float:
         levels = 2 if adjoint.levels is None else adjoint.levels
         return s.steps * s.state if levels == 1 else levels * math.ceil(s.steps ** (1 / levels)) * s.state
     if isinstance(adjoint, Reversible):
-        words = s.count * s.words * s.width
+        words = s.params * s.words * s.width
         if adjoint.snapshots is None:
-            return words + s.count * _stack(s)
+            return words + s.params * _stack(s)
         c = min(adjoint.snapshots, s.steps)
-        return (1 + c) * words + s.count * (_stack(s) / c + 1)
+        return (1 + c) * words + s.params * (_stack(s) / c + 1)
     return 0.0
 
 
@@ -429,8 +445,8 @@ def _cost(adjoint: Any, s: _Sizes, hyperparameters: int) -> Cost:
 def _reversible(adjoint: Reversible, kept: float, s: _Sizes) -> Cost:
     if not s.words:
         return Cost(adjoint, math.nan, math.nan, True, "not with this optimizer: it cannot be run backwards")
-    working = _WORKING * (s.whole + s.count * 4.0 * s.forgets) + s.inside
-    words = s.count * s.words * s.width
+    working = _WORKING * (s.whole + s.params * 4.0 * s.forgets) + s.inside
+    words = s.params * s.words * s.width
     bits = s.lost / s.steps + 16 * s.forgets
     remark = f"{bits:.2g} bits a step and parameter"
     if s.forgets:

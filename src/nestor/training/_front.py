@@ -20,6 +20,7 @@ from nestor.solution import Status
 from nestor.training import _checks, _resume
 from nestor.training._adjoints import choose
 from nestor.training._cost import RunCost, run_cost
+from nestor.training._probe import current_probe
 from nestor.training._run import Measured, Plan, Record, run_map
 
 Tree = Any
@@ -203,6 +204,9 @@ def train(
     plan, inputs, whole = _checks.prepare(loss, params, data, settings)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))
     plan = plan._replace(adjoint=choose(plan, inputs, adjoint))
+    probe = current_probe()
+    if probe is not None:
+        plan, inputs = probe.enter(plan, inputs)
     watcher, close = _watcher(plan, settings)
     began = time.perf_counter()
     try:
@@ -221,6 +225,8 @@ def train(
         close()
     if watcher is not None and watcher.error is not None:
         raise watcher.error
+    if probe is not None:
+        answer = probe.leave(plan, inputs, answer)
     if isinstance(answer.record.code, jax.core.Tracer):
         cost = run_cost(plan, inputs, math.nan)
     else:
@@ -255,9 +261,7 @@ def _watcher(plan: Plan, settings: Any) -> tuple[Watcher | None, Callable[[], No
     return watcher, bar.close if bar is not None else lambda: None
 
 
-def _deliver(
-    answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool, cost: RunCost
-) -> Training:
+def _deliver(answer: Any, whole: Callable[[Tree], Tree], raise_on_failure: bool, cost: RunCost) -> Training:
     measured: Measured = answer.value
     record: Record = answer.record
     params, best, loss = answer.x, measured.best, measured.loss

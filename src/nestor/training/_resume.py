@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.programs import Watcher, registered
 from nestor.solution import Status
-from nestor.training._run import Inputs, Plan, stretch_map
+from nestor.training._run import Inputs, Plan, pieces, stretch_map
+from nestor.training._watching import Watch
 
 Tree = Any
 
@@ -35,6 +37,7 @@ def run(plan: Plan, inputs: Inputs, watcher: Watcher | None, settings: Any) -> A
         carry, rows = begin(inputs)
         if path.exists():
             carry, rows = _load(path, sign, (carry, rows))
+            carry = carry._replace(watch=_going_on(carry.watch))
         while int(carry.watch.code) == int(Status.RUNNING) and int(carry.t) < plan.steps:
             until = min(plan.steps, (int(carry.t) // every + 1) * every)
             carry, rows = jax.block_until_ready(stretch(inputs, carry, rows, jnp.int32(until)))
@@ -42,9 +45,18 @@ def run(plan: Plan, inputs: Inputs, watcher: Watcher | None, settings: Any) -> A
     return read(inputs, carry, rows)
 
 
+def _going_on(watch: Watch) -> Watch:
+    """A run that its callback ended, or an exception in it, goes on from where it was."""
+    stopped = watch.code == int(Status.STOPPED)
+    return watch._replace(code=jnp.where(stopped, jnp.int32(int(Status.RUNNING)), watch.code))
+
+
 def _signature(plan: Plan, inputs: Inputs) -> str:
-    """What a saved run must agree with: every input, by value, and the shape of everything."""
+    """What a saved run must agree with: every input, by value, and the program of a step."""
     digest = hashlib.sha256()
+    loop = pieces(plan._replace(reports=0, adjoint=None))[0]
+    program = str(jax.make_jaxpr(lambda i: loop.turn(i, loop.start(i)))(inputs))
+    digest.update(re.sub("0x[0-9a-f]+", "", program).encode())
     digest.update(repr((plan.steps, plan.clip, plan.every, plan.patience, plan.stagnation)).encode())
     digest.update(repr((plan.batches.rows, plan.batches.size, plan.batches.shuffle)).encode())
     digest.update(str(jax.tree.structure(inputs)).encode())

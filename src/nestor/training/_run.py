@@ -16,6 +16,7 @@ from nestor.programs import Program
 from nestor.solution import Status
 from nestor.training import _towers
 from nestor.training._batches import Batches
+from nestor.training._cotangents import LOSS, OPTIMIZER, PARAMS, reported, reported_together
 from nestor.training._watching import Seen, Watch, Watching, out_of_range
 
 Tree = Any
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
         patience: validations without improvement before the run stops; None for no end.
         stagnation: steps without improvement of the training loss before it stops; None for no end.
         reports: steps between two reports to a watcher; 0 if nobody watches.
+        probe: whether the run is made for a diagnosis.
     """
 
     loss: Program
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
     patience: int | None
     stagnation: int | None
     reports: int
+    probe: bool = False
 
 
 class Inputs(NamedTuple):
@@ -65,6 +68,7 @@ class Inputs(NamedTuple):
         clip: the largest norm of a gradient, a scalar.
         validation: what the validation loss closed over.
         watcher: the number of a watcher's registration (int32).
+        probe: of a diagnosis: the numbers of its registration and of this run (int32); else None.
     """
 
     captured: list[Any]
@@ -75,6 +79,7 @@ class Inputs(NamedTuple):
     clip: jax.Array
     validation: list[Any]
     watcher: jax.Array
+    probe: jax.Array | None = None
 
 
 class Carry(NamedTuple):
@@ -185,6 +190,8 @@ class _Run:
         return Carry(jnp.int32(0), params, state, watch, seen)
 
     def turn(self, inputs: Inputs, carry: Carry) -> Carry:
+        if self.plan.probe:
+            inputs, carry = _probed(inputs, carry)
         loss, grads = self.gradient(inputs, carry.t, carry.params)
         params, state, hyper = _towers.advance(
             self.optimizer(inputs), carry.t, grads, carry.params, carry.state
@@ -195,6 +202,8 @@ class _Run:
         return Carry(carry.t + 1, params, state, watch, seen)
 
     def read(self, inputs: Inputs, carry: Carry, rows: Seen) -> Answer:
+        if self.plan.probe:
+            carry = _probed(inputs, carry)[1]
         made = jnp.arange(self.plan.steps, dtype=jnp.int32) < carry.t
         rows = jax.tree.map(lambda r: _where_made(made, r), rows)
         watch = carry.watch
@@ -253,6 +262,16 @@ class _Run:
             parts=lambda carry: (carry.params, carry.state.slots, carry.watch.best, carry.watch.best_t),
             losses=lambda rows: rows.loss,
         )
+
+
+def _probed(inputs: Inputs, carry: Carry) -> tuple[Inputs, Carry]:
+    """What a step reads, watched by the doctor."""
+    tag, t = inputs.probe, carry.t
+    assert tag is not None
+    params = reported_together(carry.params, tag, PARAMS, t)
+    captured = reported(inputs.captured, tag, LOSS, t)
+    optimizer = reported(inputs.optimizer, tag, OPTIMIZER, t)
+    return inputs._replace(captured=captured, optimizer=optimizer), carry._replace(params=params)
 
 
 def _where_made(made: jax.Array, rows: jax.Array) -> jax.Array:
