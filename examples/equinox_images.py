@@ -21,7 +21,7 @@ import nestor
 
 jax.config.update("jax_enable_x64", True)
 QUICK = "--quick" in sys.argv
-STEPS = 20 if QUICK else 300
+STEPS = 40 if QUICK else 300
 
 pixels, labels = load_digits(return_X_y=True)
 order = jax.random.permutation(jax.random.key(0), len(labels))

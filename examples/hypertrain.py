@@ -61,8 +61,7 @@ def trained(rates, _=None):
 begin = time.process_time()
 flat = jnp.full(50, 0.1)
 hypertraining = nestor.train(trained, flat, None, optimizer=nestor.rmsprop(0.01, 0.9), steps=OUTER_STEPS)
-losses = hypertraining.history.loss
-first, best = float(losses[0]), float(losses.min())
+first, best = float(hypertraining.history.loss[0]), float(hypertraining.history.loss.min())
 print(f"loss after 50 steps: {first:.4f} with rates of 0.1, {best:.4f} at best ({best / first:.0%})")
 
 along = jnp.linspace(1.0, 0.0, 50)  # a longer difference would jump with the kinks of ReLU
@@ -73,7 +72,8 @@ assert abs(slope - difference) < 0.02 * abs(slope)
 assert best < (1.0 if QUICK else 0.5) * first
 
 if not QUICK:
-    found = {"first_loss": first, "best_loss": best, "last_rates": hypertraining.params.round(4).tolist()}
+    rates = [round(rate, 4) for rate in hypertraining.params.tolist()]
+    found = {"first_loss": first, "best_loss": best, "last_rates": rates}
     found["cpu_seconds"] = round(time.process_time() - begin, 1)
     path = Path(__file__).parent / "results" / "hypertrain.json"
     path.write_text(json.dumps(found, indent=2) + "\n")

@@ -8,14 +8,30 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
+DAILY = {"towers.py"}  # of the long ones, run with their quick mode; the others are slow tests
+
 
 def test_there_are_examples():
     assert EXAMPLES
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
+def has_quick_mode(script: Path) -> bool:
+    return "--quick" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(
+            path,
+            id=path.name,
+            marks=pytest.mark.slow if has_quick_mode(path) and path.name not in DAILY else (),
+        )
+        for path in EXAMPLES
+    ],
+)
 def test_an_example_runs(script: Path, tmp_path: Path):
-    quick = ["--quick"] if "--quick" in script.read_text(encoding="utf-8") else []
+    quick = ["--quick"] if has_quick_mode(script) else []
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script), *quick],
         cwd=tmp_path,

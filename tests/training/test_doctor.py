@@ -136,6 +136,19 @@ def test_chaos():
     assert nestor.diagnose(wells, {"rate": 0.05}).healthy
 
 
+def test_a_steep_start_is_no_chaos():
+    """Recorded losses enter at every step: the derivative grows on the way back, and nothing is wrong."""
+
+    def objective(rate):
+        run = nestor.train(lambda x, _: jnp.sum(x**2), jnp.ones(2), None, optimizer=SGD(rate), steps=40)
+        return jnp.mean(run.history.loss)
+
+    diagnosis = nestor.diagnose(objective, 0.2)
+    assert diagnosis.healthy, str(diagnosis)
+    assert diagnosis.adjoint_norms[0][0] > 1e3 * diagnosis.adjoint_norms[0][38]
+    np.testing.assert_allclose(diagnosis.rates[0], np.log(0.6), rtol=1e-6)
+
+
 def test_chaos_that_overflows():
     with jax.enable_x64(False):
         diagnosis = nestor.diagnose(lambda h: wells(h, steps=120), {"rate": jnp.float32(0.9)})

@@ -219,6 +219,8 @@ def predict_cost(
     bits = None if plan.rule is None else lost_bits(plan, inputs)
     sizes = _sizes(plan, inputs, bits, inside=True)
     chosen = choose(plan, inputs, None)
+    if isinstance(chosen, Reversible):  # `train` finds the bits again
+        chosen = dataclasses.replace(chosen, bits=None)
     every = _usual(sizes, chosen) if adjoints is None else _checked(adjoints)
     rows = tuple(_cost(adjoint, sizes, hyperparameters) for adjoint in every)
     return CostTable(rows, chosen, plan.steps)

@@ -15,7 +15,9 @@ from nestor.programs import show
 
 Tree = Any
 
-PARAMS, LOSS, OPTIMIZER, STATUS, RESIDUAL = 0, 1, 2, 3, 4  # what a report is about
+# What a report is about: the parameters that a step and the record of its loss read, those that the step reads,
+# what the loss closes over, the settings of the optimizer, the end of the run, how far it is from converged.
+PARAMS, STEP, LOSS, OPTIMIZER, STATUS, RESIDUAL = range(6)
 
 
 def reported(tree: Tree, tag: jax.Array, place: int, t: jax.Array) -> Tree:

@@ -19,7 +19,7 @@ from nestor.errors import BadArgument, SolveFailed
 from nestor.solution import Status
 from nestor.training._adjoints import STORED, state_bytes
 from nestor.training._cost import short_name
-from nestor.training._cotangents import LOSS, PARAMS
+from nestor.training._cotangents import LOSS, PARAMS, STEP
 from nestor.training._probe import Probe, Run, probing
 from nestor.training._run import Inputs, Plan
 
@@ -63,8 +63,8 @@ class Diagnosis:
         findings: a tuple of `Finding`, the gravest first.
         adjoint_norms: for each run that was met, the norm of the derivative in the parameters before step t, and
             at the end, NumPy arrays of shape (steps + 1,); NaN where none passed or it was not finite.
-        rates: for each run, the exponential rate at which these norms grow from one step to the one before,
-            fitted to all of them; NaN where there are too few.
+        rates: for each run, the exponential rate at which the derivative grows from one step to the one before
+            (what the objective adds there left out), fitted to all steps; NaN where there are too few.
         runs: for each run, a line about it.
 
     >>> import nestor
@@ -227,16 +227,21 @@ def _norms(run: Run) -> np.ndarray:
 
 
 def _rate(run: Run) -> tuple[float, float, float]:
-    """The rate of growth a step, the factor over the steps it was fitted to, and how well it fits (R^2)."""
-    points = sorted((t, log) for t, log in run.norms.items() if math.isfinite(log))
-    if len(points) < _POINTS:
+    """The rate of growth a step, the factor over the steps it was fitted to, and how well it fits (R^2).
+
+    Growth is what a step makes of the derivative that comes to it, without what enters there anew: recorded
+    losses of an earlier, steeper part of a run are no chaos.
+    """
+    steps = sorted((t for t, log in run.through.items() if math.isfinite(log)), reverse=True)
+    gains = [run.through[t] - run.norms.get(t + 1, -math.inf) for t in steps]
+    growth = np.cumsum([gain for gain in gains if math.isfinite(gain)])
+    if growth.size < _POINTS:
         return math.nan, math.nan, 0.0
-    t, logs = np.asarray([p[0] for p in points], float), np.asarray([p[1] for p in points])
-    back = t[-1] - t
-    slope, offset = np.polyfit(back, logs, 1)
-    spread = np.sum((logs - logs.mean()) ** 2)
-    fit = 1 - np.sum((logs - slope * back - offset) ** 2) / spread if spread > 0 else 0.0
-    return float(slope), float(np.exp(min(slope * back[0], 700.0))), float(fit)
+    back = np.arange(growth.size)
+    slope, offset = np.polyfit(back, growth, 1)
+    spread = np.sum((growth - growth.mean()) ** 2)
+    fit = 1 - np.sum((growth - slope * back - offset) ** 2) / spread if spread > 0 else 0.0
+    return float(slope), float(np.exp(min(slope * growth.size, 700.0))), float(fit)
 
 
 def _line(number: int, run: Run) -> str:
@@ -287,7 +292,7 @@ def _not_finite(look: _Look) -> list[Finding]:
 
 def _born(number: int, run: Run, names: str) -> Finding:
     step = max(t for _, t in run.lost)
-    places = {place for place, t in run.lost if t == step}
+    places = {PARAMS if place == STEP else place for place, t in run.lost if t == step}
     made = run.steps if run.made is None else run.made
     where = f"run {number}, step {step}"
     largest = max((log for t, log in run.norms.items() if t > step), default=-math.inf)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.adjoints import Implicit
 from nestor.programs import Watcher, registered, show
-from nestor.training._cotangents import PARAMS, RESIDUAL, STATUS
+from nestor.training._cotangents import PARAMS, RESIDUAL, STATUS, STEP
 from nestor.training._run import Inputs, Plan, pieces
 
 Tree = Any
@@ -33,6 +33,7 @@ class Run:
         steps: how many it had.
         asked, used: the adjoint that was wanted, and the one it was diagnosed with.
         norms: log of the norm of the cotangent of the parameters before step t (and after the last), by t.
+        through: the same for what came through step t alone, without the loss that was recorded there.
         lost: (place, t) of every cotangent that was not finite.
         code, made: how it ended, and after how many steps; None if it was never run.
         residuals: norm of the gradient on all data at the start and at the end; of implicit adjoints.
@@ -42,6 +43,7 @@ class Run:
     asked: Any
     used: Any
     norms: dict[int, float] = dataclasses.field(default_factory=dict)
+    through: dict[int, float] = dataclasses.field(default_factory=dict)
     lost: set[tuple[int, int]] = dataclasses.field(default_factory=set)
     code: int | None = None
     made: int | None = None
@@ -99,8 +101,9 @@ class Probe:
             run.residuals = (a, b)
         elif not b:  # not finite
             run.lost.add((place, t))
-        elif place == PARAMS:
-            run.norms[t] = max(a, run.norms.get(t, -math.inf))
+        elif place in (PARAMS, STEP):
+            norms = run.norms if place == PARAMS else run.through
+            norms[t] = max(a, norms.get(t, -math.inf))
 
 
 _current: ContextVar[Probe | None] = ContextVar("nestor_probe", default=None)

@@ -16,7 +16,7 @@ from nestor.programs import Program
 from nestor.solution import Status
 from nestor.training import _towers
 from nestor.training._batches import Batches
-from nestor.training._cotangents import LOSS, OPTIMIZER, PARAMS, reported, reported_together
+from nestor.training._cotangents import LOSS, OPTIMIZER, PARAMS, STEP, reported, reported_together
 from nestor.training._watching import Seen, Watch, Watching, out_of_range
 
 Tree = Any
@@ -190,9 +190,13 @@ class _Run:
         return Carry(jnp.int32(0), params, state, watch, seen)
 
     def turn(self, inputs: Inputs, carry: Carry) -> Carry:
-        if self.plan.probe:
+        if self.plan.probe:  # the record of the loss apart from the step, to tell their cotangents apart
             inputs, carry = _probed(inputs, carry)
-        loss, grads = self.gradient(inputs, carry.t, carry.params)
+            loss, _ = self.gradient(inputs, carry.t, carry.params)
+            carry = carry._replace(params=reported_together(carry.params, inputs.probe, STEP, carry.t))
+            _, grads = self.gradient(inputs, carry.t, carry.params)
+        else:
+            loss, grads = self.gradient(inputs, carry.t, carry.params)
         params, state, hyper = _towers.advance(
             self.optimizer(inputs), carry.t, grads, carry.params, carry.state
         )
