@@ -36,13 +36,16 @@ def is_transformation(thing: Any) -> bool:
     return isinstance(thing, tuple) and hasattr(thing, "init") and hasattr(thing, "update")
 
 
-def hoist_transformation(where: str, argument: str, thing: Any, x: Tree) -> Transformation:
+def hoist_transformation(
+    where: str, argument: str, thing: Any, x: Tree, own: str = "use one of Nestor's own instead"
+) -> Transformation:
     """Trace a transformation for parameters like x.
 
     Args:
         where, argument: the public function and its argument, for messages.
         thing: the transformation.
         x: a tree of floating-point arrays.
+        own: what to do where it cannot be used.
 
     Raises:
         BadArgument: its update needs more than gradient, state, parameters and value.
@@ -72,6 +75,6 @@ def hoist_transformation(where: str, argument: str, thing: Any, x: Tree) -> Tran
             argument,
             got=f"an optax transformation whose update cannot be traced ({error})",
             want="an optax transformation that needs gradients, parameters and the value only",
-            do="use one of Nestor's own instead",
+            do=own,
         ) from error
     return Transformation(start_program, start_captured, safe_roots(update_program), update_captured)

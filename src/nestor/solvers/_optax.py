@@ -63,4 +63,5 @@ def as_solver(where: str, solver: Any, x: Tree) -> Any:
     """An optax transformation wrapped for this x; anything else as it is."""
     if not is_transformation(solver):
         return solver
-    return Optax(*hoist_transformation(where, "solver", solver, x))
+    own = "use nestor.LBFGS() or another of Nestor's line-search solvers instead"
+    return Optax(*hoist_transformation(where, "solver", solver, x, own))

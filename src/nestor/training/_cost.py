@@ -134,7 +134,7 @@ class RunCost:
 
     >>> import nestor
     >>> run = nestor.train(lambda x, _: x**2, 1.0, None, optimizer=nestor.sgd(0.1), steps=100)
-    >>> run.cost.adjoint, run.cost.stored
+    >>> run.cost.adjoint, float(run.cost.stored)
     ('Checkpoint(levels=1)', 400.0)
     """
 

@@ -79,7 +79,7 @@ class Inputs(NamedTuple):
     clip: jax.Array
     validation: list[Any]
     watcher: jax.Array
-    probe: jax.Array | None = None
+    probe: Any = None
 
 
 class Carry(NamedTuple):
@@ -271,7 +271,6 @@ class _Run:
 def _probed(inputs: Inputs, carry: Carry) -> tuple[Inputs, Carry]:
     """What a step reads, watched by the doctor."""
     tag, t = inputs.probe, carry.t
-    assert tag is not None
     params = reported_together(carry.params, tag, PARAMS, t)
     captured = reported(inputs.captured, tag, LOSS, t)
     optimizer = reported(inputs.optimizer, tag, OPTIMIZER, t)
