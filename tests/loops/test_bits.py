@@ -351,13 +351,18 @@ def test_a_training_run_backwards(width: Width, beta: float):
     """The gradient is taken again at every point on the way back: one wrong bit would be chaos."""
     turns, size = 400, 20
     rng = np.random.default_rng(0)
-    a = jnp.asarray(rng.normal(size=(30, size)), jnp.float32)
+    a = rng.normal(size=(30, size))
 
-    def gradient(x: jax.Array) -> jax.Array:
-        return jax.grad(lambda x: jnp.mean(jnp.log1p(jnp.exp(-jnp.sin(a @ x))) + 0.01 * jnp.sum(x**2)))(x)
+    def on_host(x: np.ndarray) -> np.ndarray:
+        """The gradient of mean log(1 + exp(-a x)) + 0.005 |x|^2."""
+        x = np.asarray(x, np.float64)
+        return (-a.T @ (1 / (1 + np.exp(a @ x))) / 30 + 0.01 * x).astype(np.float32)
 
     def push(x: jax.Array, unit: jax.Array) -> jax.Array:
-        return width.encode(gradient(width.decode(x, width.x, jnp.float32)), width.v, unit)
+        # On the host, since two programs of XLA may round a gradient differently: that is the caller's care.
+        x = width.decode(x, width.x, jnp.float32)
+        slope = jax.pure_callback(on_host, jax.ShapeDtypeStruct(x.shape, jnp.float32), x)
+        return width.encode(slope, width.v, unit)
 
     @jax.jit
     def there_and_back(first: State, table: Spill) -> tuple[State, State]:

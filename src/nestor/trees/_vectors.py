@@ -43,7 +43,8 @@ def ravel(tree: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
     def back(flat: jax.Array) -> Tree:
         pieces = jax.lax.split(flat, sizes) if len(sizes) > 1 else [flat] * len(sizes)
         parts = [
-            piece.reshape(shape).astype(kind) for piece, shape, kind in zip(pieces, shapes, dtypes, strict=True)
+            piece.reshape(shape).astype(kind)
+            for piece, shape, kind in zip(pieces, shapes, dtypes, strict=True)
         ]
         return jax.tree.unflatten(structure, parts)
 
