@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy's BLAS and XLA start: bo
 os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import jax
+import jax  # noqa: E402  (the flags above are read when it is imported)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile far longer than they compute

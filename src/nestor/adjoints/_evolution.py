@@ -48,7 +48,7 @@ class Evolution:
     **Read the objective from what the run measured**, the losses of its steps or a validation loss among them.
     Smoothing commutes with linear functions only: a nonlinear function of x is not smoothed with it, and of a
     chaotic run even the smoothed x says little. What is perturbed are the arrays that the solve reads, not what
-    they were computed from.
+    they were computed from: ``sgd(jnp.exp(m))`` perturbs the rate, ``sgd(lambda step: jnp.exp(m))`` perturbs m.
 
     A pair in which an entry of the answer is NaN or infinite (a run that diverged) is left out for that entry;
     where more than half of the pairs are lost the derivative is NaN. Forward and reverse mode, first
