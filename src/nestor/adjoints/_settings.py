@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from nestor.adjoints._evolution import Evolution
@@ -69,7 +70,7 @@ def _slots_alone(value: Any, owner: Checkpoint) -> bool:
     return value is None or (_count(10).good(value, owner) and owner.levels is None)
 
 
-SETTINGS: dict[type, dict[str, Setting]] = {
+_TABLE: dict[type, dict[str, Setting]] = {
     Implicit: {
         "linear_solver": Setting(
             lambda value, _: hasattr(value, "run") and not isinstance(value, type),
@@ -99,3 +100,5 @@ SETTINGS: dict[type, dict[str, Setting]] = {
     },
     FiniteDifference: {"step": _optional(_positive("1e-3")), "batch": _optional(_count(16))},
 }
+
+SETTINGS: Mapping[type, dict[str, Setting]] = MappingProxyType(_TABLE)

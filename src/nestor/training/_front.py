@@ -166,9 +166,9 @@ def train(
         stochastic: call the loss with a fresh key at every step (dropout, noise).
         adjoint: how derivatives cross the run: `Unroll`, `Checkpoint`, `Reversible`, `Truncate`, `OneStep`,
             `Forward`, `Implicit`, `Evolution`, `FiniteDifference`. None chooses by size: ``Checkpoint(levels=1)``
-            while the stored states take less than 256 MB, else `Reversible` where the optimizer allows it
-            and the length of its stack is known, else ``Checkpoint(slots=...)`` within those 256 MB.
-            See `nestor.predict_cost`.
+            while the stored states take less than 256 MB, else `Reversible` where the optimizer allows it,
+            the length of its stack is known (no traced momentum) and there is no `patience`, else
+            ``Checkpoint(slots=...)`` within those 256 MB. See `nestor.predict_cost`.
         clip: largest norm of a gradient, a number; longer ones are scaled down to it. None leaves them.
         validation: ``validation(params) -> scalar``, or data of the same kind as `data` for the loss.
         validate_every: steps between validations; None is an epoch, or a hundredth of the run if that is longer.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nestor.trees._vectors import ravel
+from nestor.trees._vectors import float_dtype, ravel
 
 Tree = Any
 
@@ -34,7 +34,7 @@ def linear_map(
     given, back_given = ravel(tangents)
     nothing, back_out = ravel(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like))
     size = given.size
-    dtype = jnp.promote_types(given.dtype, nothing.dtype)
+    dtype = float_dtype((given, nothing))
 
     def parts(vector: jax.Array) -> tuple[Tree, Tree]:
         if not vector.size:
