@@ -8,9 +8,9 @@ beside it. Peers: TorchOpt's MetaSGD, `higher`, and the same loop written by han
 batches of 100 (the figures of the claim, against the faster of the two libraries), a smaller and a larger one, where
 PyTorch's cost of a call and the matrix products, in this order, decide.
 
-PyTorch runs on one thread: that is its faster setting for such nets, and its only fair one on a busy machine, where
-two OpenMP threads wait for one another actively. What two threads take is reported too. Compilation, paid once,
-stands apart.
+PyTorch runs on one thread, its faster setting for such nets on a busy machine, where two OpenMP threads wait for one
+another actively. What two threads take is reported too, and should not be leant on. Compilation, paid once, stands
+apart.
 """
 
 import copy

@@ -177,12 +177,16 @@ def outcomes(family: str, dtype: str) -> dict[tuple[str, str], Outcome]:
     return FAMILIES[family].run(jnp.dtype(dtype))
 
 
+def _marks(family: str, dtype: str) -> list[Any]:
+    """The first family in float32 is one program that takes minutes to compile: slow tests."""
+    slow = [pytest.mark.slow] if (family, dtype) == (next(iter(FAMILIES)), "float32") else []
+    return [pytest.mark.xdist_group(f"{family}-{dtype}"), *slow]
+
+
 def _cases(names: Iterable[str] | None = None, dtypes: tuple[str, ...] = BOTH) -> list[Any]:
     """(family, solver, dtype); one worker of pytest-xdist's loadgroup keeps what a family and dtype cost."""
     return [
-        pytest.param(
-            family, solver, dtype, id=f"{solver}-{dtype}", marks=pytest.mark.xdist_group(f"{family}-{dtype}")
-        )
+        pytest.param(family, solver, dtype, id=f"{solver}-{dtype}", marks=_marks(family, dtype))
         for dtype in dtypes
         for family, (solvers, _, _) in FAMILIES.items()
         for solver in solvers
@@ -362,7 +366,7 @@ def test_a_solve_that_can_go_no_further_does_not_use_up_its_steps(family, solver
     _fail_on(complaints)
 
 
-@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_every_known_limit_and_exception_is_still_one(dtype):
     """A limit that nobody meets any more leaves the table."""
     for name, limit in KNOWN_LIMITS.items():

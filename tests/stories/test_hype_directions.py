@@ -111,7 +111,13 @@ def solve(direction, rate, problem):
     return solver_of(direction)(jnp.int32(list(RATES).index(rate)), jnp.int32(problem), jnp.float64(a))
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
+DAILY = ("GD", "CG", "Newton")  # each direction is a program of its own
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in DIRECTIONS],
+)
 def test_every_rate_converges_or_says_truly_that_it_did_not(direction):
     for rate, must in zip(RATES, CONVERGES[direction], strict=True):
         for problem, fun in enumerate(FUNCTIONS):
