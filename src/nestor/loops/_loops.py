@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from nestor import trees
 
 Tree = Any
+Made = tuple[jax.Array, Tree, Tree]  # turns made, carry, record
 
 
 class Loop(NamedTuple):
@@ -49,18 +50,33 @@ def to_the_end(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:
     """Run until done: a `while` loop. Memory: one carry. Derivatives: forward mode only."""
     start = loop.start(inputs)
     rows = trees.vectors_like(loop.record(start), loop.bound)
+    _, carry, rows = onward(loop, inputs, (jnp.int32(0), start, rows), loop.bound)
+    return carry, rows
 
-    def more(indexed: tuple[jax.Array, Tree, Tree]) -> jax.Array:
-        count, carry, _ = indexed
-        return loop.running(carry) & (count < loop.bound)
 
-    def body(indexed: tuple[jax.Array, Tree, Tree]) -> tuple[jax.Array, Tree, Tree]:
-        count, carry, rows = indexed
+def onward(loop: Loop, inputs: Tree, made: Made, limit: int | jax.Array) -> Made:
+    """Go on with a run until it is done, or until `limit` turns of it are made, counted from its start.
+
+    Args:
+        loop: the iteration.
+        inputs: of the turns from here on.
+        made: how far the run has come: the number of turns made (int32), the carry, the record.
+        limit: a number of turns, traced or not.
+
+    Returns:
+        The same three. Derivatives: forward mode only.
+    """
+
+    def more(made: Made) -> jax.Array:
+        count, carry, _ = made
+        return loop.running(carry) & (count < limit)
+
+    def body(made: Made) -> Made:
+        count, carry, rows = made
         carry = loop.turn(inputs, carry)
         return count + 1, carry, _noted(rows, count, loop.record(carry))
 
-    _, carry, rows = jax.lax.while_loop(more, body, (jnp.int32(0), start, rows))
-    return carry, rows
+    return jax.lax.while_loop(more, body, made)
 
 
 def every_turn(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.loops._loops import Loop
+from nestor.loops._loops import Loop, Made, onward
 
 Tree = Any
-_State = tuple[jax.Array, Tree, Tree]  # turns made, carry, record
 
 
 def in_segments(
@@ -34,7 +33,7 @@ def in_segments(
     Cost: one carry, one record and one tree of inputs. Derivatives: forward mode only.
 
     >>> import jax.numpy as jnp
-    >>> from nestor.loops import Loop, in_segments
+    >>> from nestor.loops import Loop, Made, onward, in_segments
     >>> loop = Loop(lambda step: 0, lambda step, x: x + step, lambda x: x < 100, bound=5, seen=lambda x: x)
     >>> in_segments(loop, lambda segment: 10**segment, 2)[1].tolist()
     [1, 2, 12, 22, 122]
@@ -43,23 +42,12 @@ def in_segments(
     start = loop.start(inputs_at(first))
     rows = trees.vectors_like(loop.record(start), loop.bound)
 
-    def running(state: _State, limit: Any) -> jax.Array:
-        return loop.running(state[1]) & (state[0] < limit)
-
-    def segment(state: _State) -> _State:
-        number = state[0] // length
-        inputs = inputs_at(number)
+    def segment(made: Made) -> Made:
+        number = made[0] // length
         limit = jnp.minimum((number + 1) * length, loop.bound)
-
-        def turn(state: _State) -> _State:
-            count, carry, rows = state
-            carry = loop.turn(inputs, carry)
-            note = lambda r, e: r.at[count].set(e)  # noqa: E731
-            return count + 1, carry, jax.tree.map(note, rows, loop.record(carry))
-
-        return jax.lax.while_loop(lambda state: running(state, limit), turn, state)
+        return onward(loop, inputs_at(number), made, limit)
 
     turns, carry, rows = jax.lax.while_loop(
-        lambda state: running(state, loop.bound), segment, (first, start, rows)
+        lambda made: loop.running(made[1]) & (made[0] < loop.bound), segment, (first, start, rows)
     )
     return carry, rows, turns

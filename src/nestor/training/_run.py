@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read
-from nestor.loops import Loop, Reversal, Rule
+from nestor.loops import Loop, Reversal, Rule, onward
 from nestor.programs import Program
 from nestor.solution import Status
 from nestor.training import _towers
@@ -128,15 +128,7 @@ def stretch_map(plan: Plan) -> tuple[Callable[..., Any], Callable[..., Any], Cal
     loop, read, _ = pieces(plan)
 
     def stretch(inputs: Inputs, carry: Carry, rows: Seen, until: jax.Array) -> tuple[Carry, Seen]:
-        def more(pair: tuple[Carry, Seen]) -> jax.Array:
-            return loop.running(pair[0]) & (pair[0].t < until)
-
-        def body(pair: tuple[Carry, Seen]) -> tuple[Carry, Seen]:
-            carry, rows = pair
-            new = loop.turn(inputs, carry)
-            return new, jax.tree.map(lambda r, e: r.at[carry.t].set(e), rows, new.seen)
-
-        return jax.lax.while_loop(more, body, (carry, rows))
+        return onward(loop, inputs, (carry.t, carry, rows), until)[1:]
 
     def begin(inputs: Inputs) -> tuple[Carry, Seen]:
         carry = loop.start(inputs)
