@@ -178,8 +178,8 @@ def outcomes(family: str, dtype: str) -> dict[tuple[str, str], Outcome]:
 
 
 def _marks(family: str, dtype: str) -> list[Any]:
-    """The first family in float32 is one program that takes minutes to compile: slow tests."""
-    slow = [pytest.mark.slow] if (family, dtype) == (next(iter(FAMILIES)), "float32") else []
+    """The minimizers in float32 are programs that take minutes to compile: slow tests."""
+    slow = [pytest.mark.slow] if family in list(FAMILIES)[:2] and dtype == "float32" else []
     return [pytest.mark.xdist_group(f"{family}-{dtype}"), *slow]
 
 
