@@ -71,7 +71,7 @@ MISTAKES = {
     ),
     "no snapshots": (with_adjoint(R(snapshots=0)), "adjoint.snapshots", "0", "snapshots=20"),
     "negative bits": (with_adjoint(R(bits=-1)), "adjoint.bits", "-1", "bits=160"),
-    "a width": (with_adjoint(R(width="int16")), "adjoint.width", "int16", 'width="int32"'),
+    "a width": (with_adjoint(R(width="int16")), "adjoint.width", "int16", 'width="int64"'),
     "a number as width": (with_adjoint(R(width=32)), "adjoint.width", "32", 'width="int32"'),
     "what on mismatch": (with_adjoint(R(on_mismatch="ignore")), "adjoint.on_mismatch", "ignore", '"raise"'),
     "no smoothing": (with_adjoint(E(sigma=0.0)), "adjoint.sigma", "0.0", "sigma=0.1"),
