@@ -106,6 +106,11 @@ def test_a_mistake_is_refused_with_a_remedy(name: str):
     assert max(map(len, message.splitlines())) < 300, message
 
 
+def test_a_mistake_in_a_prediction_names_it():
+    with pytest.raises(BadArgument, match=r"^predict_cost: argument 'steps' is missing"):
+        nestor.predict_cost(loss, W, (X, Y), optimizer=nestor.sgd(0.1))
+
+
 def test_a_reversed_run_without_a_reversal_names_the_remedy():
     with pytest.raises(BadArgument, match="Implicit"):
         nestor.argmin(lambda x: jnp.sum(x**2), W, adjoint=nestor.Reversible())
