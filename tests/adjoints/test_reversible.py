@@ -49,7 +49,7 @@ def machine(loss: Any, params: Any, rows: Any, adjoint: Any, **options: Any) -> 
     """The machine that `train` would use, and the inputs of the run."""
     names = Settings.__dataclass_fields__
     defaults = {name: None for name in names} | {"shuffle": True, "stochastic": False, "progress": False}
-    plan, inputs, _ = prepare(loss, params, rows, Settings(**(defaults | options)))
+    plan, inputs, _ = prepare("train", loss, params, rows, Settings(**(defaults | options)))
     return adjoint._machine(pieces(plan)[0]), inputs
 
 

@@ -694,7 +694,7 @@ PARTS = [
 @pytest.mark.parametrize("cls", PARTS, ids=lambda cls: cls.__name__)
 def test_every_setting_has_a_rule_whose_example_is_good(cls):
     part = MADE.get(cls.__name__, cls)()
-    rules = _settings._RULES.get(cls, {})
+    rules = _settings.TABLE.get(cls, {})
     fields = {field.name for field in dataclasses.fields(cls)}
     assert set(rules) == {field for field in fields if (cls.__name__, field) not in FREE}
     _settings.check_settings("minimize", "solver", part)

@@ -71,7 +71,7 @@ MISTAKES = {
     ),
     "no snapshots": (with_adjoint(R(snapshots=0)), "adjoint.snapshots", "0", "snapshots=20"),
     "negative bits": (with_adjoint(R(bits=-1)), "adjoint.bits", "-1", "bits=160"),
-    "a width": (with_adjoint(R(width="int16")), "adjoint.width", "int16", 'width="int32"'),
+    "a width": (with_adjoint(R(width="int16")), "adjoint.width", "int16", 'width="int64"'),
     "a number as width": (with_adjoint(R(width=32)), "adjoint.width", "32", 'width="int32"'),
     "what on mismatch": (with_adjoint(R(on_mismatch="ignore")), "adjoint.on_mismatch", "ignore", '"raise"'),
     "no smoothing": (with_adjoint(E(sigma=0.0)), "adjoint.sigma", "0.0", "sigma=0.1"),
@@ -104,6 +104,11 @@ def test_a_mistake_is_refused_with_a_remedy(name: str):
     assert second.startswith("Do this: "), message
     assert remedy in second, message
     assert max(map(len, message.splitlines())) < 300, message
+
+
+def test_a_mistake_in_a_prediction_names_it():
+    with pytest.raises(BadArgument, match=r"^predict_cost: argument 'steps' is missing"):
+        nestor.predict_cost(loss, W, (X, Y), optimizer=nestor.sgd(0.1))
 
 
 def test_a_reversed_run_without_a_reversal_names_the_remedy():

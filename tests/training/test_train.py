@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import nestor
-from nestor.training._batches import Batches, shuffled
+from nestor.training import Batches, load_state, save_state
+from nestor.training._batches import shuffled
 from tests.compiles import compilations
 from tests.training.runs import data, relative, squared, start
 
@@ -265,6 +266,26 @@ def test_an_interrupted_run_is_resumed_exactly(tmp_path, adam: bool):
     file.write_bytes(b"nothing of the kind")
     with pytest.raises(nestor.BadArgument, match="cannot be resumed"):
         go(checkpoint=file)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    """Keys of several kinds, half precision and numbers too; for another run, or another room, it does not."""
+    tree = {
+        "key": jax.random.key(3, impl="rbg"),
+        "keys": jax.random.split(jax.random.key(1), 3),
+        "half": jnp.arange(3, dtype=jnp.bfloat16),
+        "one": jnp.bfloat16(2),
+        "number": 1.5,
+    }
+    file = tmp_path / "new" / "state.npz"
+    save_state(file, "mine", tree)
+    back = load_state("train", file, "mine", tree)
+    assert jax.random.key_impl(back["key"]) == "rbg"
+    for old, new in zip(jax.tree.leaves(tree), jax.tree.leaves(back), strict=True):
+        assert jnp.asarray(old).dtype == new.dtype
+        assert bool(jnp.all(old == new))
+    with pytest.raises(nestor.BadArgument, match=r"^solve: argument 'checkpoint'"):
+        load_state("solve", file, "yours", tree)
 
 
 # --- transformations of JAX ----------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from nestor import trees
 from nestor.errors import BadArgument
 from nestor.programs import is_one_array, shape_text, signature_that_refuses
 from nestor.programs import trace_function as trace_function
+from nestor.settings import nearest, shown
 from nestor.solvers._rates import Rate
-from nestor.solvers._settings import check_settings, nearest, shown
+from nestor.solvers._settings import check_settings
 
 Tree = Any
 

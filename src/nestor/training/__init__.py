@@ -1,12 +1,16 @@
 """Training runs as differentiable functions of their hyperparameters, start and data."""
 
+from nestor.training._batches import Batches
+from nestor.training._checks import prepare_data, prepare_optimizer, random_key, trained_part
 from nestor.training._cost import Cost, CostTable, RunCost, predict_cost
 from nestor.training._doctor import Diagnosis, Finding, diagnose
 from nestor.training._front import RunHistory, StepReport, Training, train
 from nestor.training._optimizers import Optimizer, adagrad, adam, adamw, leapfrog, rmsprop, sgd
-from nestor.training._towers import Tuned, tuned
+from nestor.training._resume import load_state, save_state
+from nestor.training._towers import Tuned, advance_optimizer, begin_optimizer, tuned
 
 __all__ = [
+    "Batches",
     "Cost",
     "CostTable",
     "Diagnosis",
@@ -20,11 +24,19 @@ __all__ = [
     "adagrad",
     "adam",
     "adamw",
+    "advance_optimizer",
+    "begin_optimizer",
     "diagnose",
     "leapfrog",
+    "load_state",
     "predict_cost",
+    "prepare_data",
+    "prepare_optimizer",
+    "random_key",
     "rmsprop",
+    "save_state",
     "sgd",
     "train",
+    "trained_part",
     "tuned",
 ]

@@ -14,6 +14,7 @@ from nestor import trees
 from nestor.adjoints import Checkpoint, Implicit, Reversible, check_adjoint
 from nestor.errors import BadArgument
 from nestor.loops import Scale
+from nestor.settings import shown
 from nestor.training._run import Inputs, Plan
 
 STORED = 256e6  # bytes of stored states that `adjoint=None` allows itself
@@ -27,7 +28,7 @@ def choose(plan: Plan, inputs: Inputs, adjoint: Any) -> Any:
         raise BadArgument(
             "train",
             "adjoint",
-            got=f"the class {adjoint.__name__}" if isinstance(adjoint, type) else adjoint,
+            got=shown(adjoint),
             want="an adjoint, or None",
             do="write adjoint=nestor.Unroll(), Checkpoint(), Reversible() or another of nestor.adjoints",
         )

@@ -1,4 +1,7 @@
-"""Checks of the arguments of `train`, and the plan and inputs that they make."""
+"""Checks of the arguments of a run, and the plan and inputs that they make.
+
+`where` is the public function that messages name; rooms above check their runs by the same functions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from nestor.programs import Program, is_transformation, shape_text, signature_th
 from nestor.training._batches import Batches
 from nestor.training._optimizers import Optimizer
 from nestor.training._run import Inputs, Plan
-from nestor.training._towers import Tuned
+from nestor.training._towers import Tuned, begin_optimizer
 from nestor.training._transformation import as_transformation
 
 Tree = Any
@@ -30,52 +33,52 @@ class Settings:
     """The keyword arguments of `train`."""
 
     optimizer: Any
-    steps: int | None
-    epochs: int | None
-    batch_size: int | None
-    shuffle: bool
-    key: Any
-    stochastic: bool
-    adjoint: Any
-    clip: Any
-    validation: Any
-    validate_every: int | None
-    patience: int | None
-    stagnation: int | None
-    callback: Any
-    report_every: int | None
-    progress: bool
-    checkpoint: Any
-    checkpoint_every: int | None
-    raise_on_failure: bool
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    shuffle: bool = True
+    key: Any = None
+    stochastic: bool = False
+    adjoint: Any = None
+    clip: Any = None
+    validation: Any = None
+    validate_every: int | None = None
+    patience: int | None = None
+    stagnation: int | None = None
+    callback: Any = None
+    report_every: int | None = None
+    progress: bool = False
+    checkpoint: Any = None
+    checkpoint_every: int | None = None
+    raise_on_failure: bool = True
 
 
 def prepare(
-    loss: Any, params: Tree, data: Any, settings: Settings
+    where: str, loss: Any, params: Tree, data: Any, settings: Settings
 ) -> tuple[Plan, Inputs, Callable[[Tree], Tree]]:
     """The plan and the inputs of a run, and the function from trained arrays to the user's whole tree."""
     if not callable(loss):
         raise BadArgument(
-            "train",
+            where,
             "loss",
             got=loss,
             want="a function (params, batch) -> scalar",
-            do="pass the function first: nestor.train(loss, params, data, ...)",
+            do=f"pass the function first: nestor.{where}(loss, params, data, ...)",
         )
-    trained, whole = _trained(params)
-    rows, source, captured_data, example = _data("data", data)
-    batches = _batches(settings, rows, source)
-    steps = _steps(settings, batches)
-    key = _key(settings.key)
+    trained, whole = trained_part(where, params)
+    rows, source, captured_data, example = prepare_data(where, "data", data)
+    batches = _batches(where, settings, rows, source)
+    steps = _steps(where, settings, batches)
+    key = random_key(where, settings.key)
     batch = batches.draw(captured_data, key, jnp.int32(0)) if rows else example
-    program, captured = _loss_program("loss", loss, trained, whole, batch, key, settings.stochastic)
-    validation, validation_captured = _validation(settings, loss, trained, whole, key)
-    optimizer = _optimizer(settings.optimizer, trained)
+    program, captured = _loss_program(where, loss, trained, whole, batch, key, settings.stochastic)
+    validation, validation_captured = _validation(where, settings, loss, trained, whole, key)
+    optimizer = prepare_optimizer(where, settings.optimizer, trained)
     arrays, rest = trees.split(optimizer)
     reversible = isinstance(optimizer, Optimizer) and not any(
         isinstance(part, Tuned) for part in optimizer.schedules.values()
     )
-    every = _count("validate_every", settings.validate_every)
+    every = _count(where, "validate_every", settings.validate_every)
     plan = Plan(
         loss=program,
         optimizer=rest,
@@ -86,9 +89,9 @@ def prepare(
         clip=settings.clip is not None,
         validation=validation,
         every=every or max(batches.per_epoch if rows else 1, math.ceil(steps / 100)),
-        patience=_needs_validation("patience", settings.patience, settings.validation),
-        stagnation=_count("stagnation", settings.stagnation),
-        reports=_reports(settings, steps),
+        patience=_needs_validation(where, "patience", settings.patience, settings.validation),
+        stagnation=_count(where, "stagnation", settings.stagnation),
+        reports=_reports(where, settings, steps),
     )
     inputs = Inputs(
         captured,
@@ -96,7 +99,7 @@ def prepare(
         captured_data,
         key,
         arrays,
-        _clip(settings.clip, trained),
+        _clip(where, settings.clip, trained),
         validation_captured,
         jnp.int32(0),
     )
@@ -118,8 +121,13 @@ def refuse_traced(traced: bool, checkpoint: Any) -> None:
 # --- parts ---------------------------------------------------------------------------------------------
 
 
-def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
-    """The floating-point arrays of a tree, None in place of the rest, and the way back."""
+def trained_part(where: str, params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
+    """The floating-point arrays of a tree, None in place of the rest, and the way back to the whole tree.
+
+    Args:
+        where: the public function, for messages.
+        params: what was passed as parameters; numbers are parameters where there are no arrays.
+    """
     leaves, structure = jax.tree.flatten(params)
     is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
     if not any(is_array):  # numbers are parameters where there is nothing else
@@ -130,7 +138,7 @@ def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
     ]
     if not any(moves):
         raise BadArgument(
-            "train",
+            where,
             "params",
             got=params,
             want="a tree with at least one floating-point array",
@@ -146,11 +154,16 @@ def _trained(params: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
     return jax.tree.unflatten(structure, arrays), whole
 
 
-def _data(name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
-    """Rows, the program of data that is a function, its arrays, and an example of a batch."""
+def prepare_data(where: str, name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
+    """Rows, the program of data that is a function, its arrays, and an example of a batch.
+
+    Args:
+        where, name: the public function and its argument, for messages.
+        data: a tree of arrays, a function of the step, or None.
+    """
     if callable(data):
         program, captured, _ = trace_function(
-            "train", name, data, jnp.int32(0), takes="the step number, an int32"
+            where, name, data, jnp.int32(0), takes="the step number, an int32"
         )
         example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), program.out_shape)
         return 0, program, captured, example
@@ -160,7 +173,7 @@ def _data(name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
     for leaf in leaves:
         if not isinstance(leaf, (jax.Array, np.ndarray)) or leaf.ndim == 0:
             raise BadArgument(
-                "train",
+                where,
                 name,
                 got=leaf,
                 want="a tree of arrays with a common leading axis, a function of the step, or None",
@@ -169,7 +182,7 @@ def _data(name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
     rows = {leaf.shape[0] for leaf in leaves}
     if len(rows) != 1 or 0 in rows:
         raise BadArgument(
-            "train",
+            where,
             name,
             got=shape_text(jax.tree.map(jnp.asarray, data)),
             want="a tree of arrays whose leading axes have one length, the number of examples",
@@ -179,11 +192,11 @@ def _data(name: str, data: Any) -> tuple[int, Program | None, Tree, Tree]:
     return rows.pop(), None, arrays, arrays
 
 
-def _batches(settings: Settings, rows: int, source: Program | None) -> Batches:
-    size = _count("batch_size", settings.batch_size)
+def _batches(where: str, settings: Settings, rows: int, source: Program | None) -> Batches:
+    size = _count(where, "batch_size", settings.batch_size)
     if size is not None and not rows:
         raise BadArgument(
-            "train",
+            where,
             "batch_size",
             got=size,
             want="None where the data is a function or None",
@@ -191,7 +204,7 @@ def _batches(settings: Settings, rows: int, source: Program | None) -> Batches:
         )
     if size is not None and size > rows:
         raise BadArgument(
-            "train",
+            where,
             "batch_size",
             got=size,
             want=f"at most the number of examples, {rows}",
@@ -200,11 +213,11 @@ def _batches(settings: Settings, rows: int, source: Program | None) -> Batches:
     return Batches(rows, size or rows, bool(settings.shuffle), source)
 
 
-def _steps(settings: Settings, batches: Batches) -> int:
-    steps, epochs = _count("steps", settings.steps), _count("epochs", settings.epochs)
+def _steps(where: str, settings: Settings, batches: Batches) -> int:
+    steps, epochs = _count(where, "steps", settings.steps), _count(where, "epochs", settings.epochs)
     if (steps is None) == (epochs is None):
         raise BadArgument(
-            "train",
+            where,
             "steps",
             got="given together with epochs" if steps else "missing, and so is epochs",
             want="one of the two",
@@ -212,27 +225,28 @@ def _steps(settings: Settings, batches: Batches) -> int:
         )
     if epochs is not None and not batches.rows:
         raise BadArgument(
-            "train", "epochs", got=epochs, want="None where the data has no rows", do="pass steps=... instead"
+            where, "epochs", got=epochs, want="None where the data has no rows", do="pass steps=... instead"
         )
     return steps if steps is not None else epochs * batches.per_epoch  # type: ignore[operator]
 
 
-def _count(name: str, value: Any) -> int | None:
+def _count(where: str, name: str, value: Any) -> int | None:
     if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
         return None if value is None else int(value)
-    raise BadArgument("train", name, got=value, want="a Python integer >= 1, or None", do=f"write {name}=100")
+    raise BadArgument(where, name, got=value, want="a Python integer >= 1, or None", do=f"write {name}=100")
 
 
-def _needs_validation(name: str, value: Any, validation: Any) -> int | None:
-    value = _count(name, value)
+def _needs_validation(where: str, name: str, value: Any, validation: Any) -> int | None:
+    value = _count(where, name, value)
     if value is not None and validation is None:
         raise BadArgument(
-            "train", name, got=value, want="None where nothing validates", do="pass validation=... as well"
+            where, name, got=value, want="None where nothing validates", do="pass validation=... as well"
         )
     return value
 
 
-def _key(key: Any) -> jax.Array:
+def random_key(where: str, key: Any) -> jax.Array:
+    """One random key of the new kind, from a key of either kind or from None."""
     if key is None:
         return jax.random.key(0)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
@@ -240,7 +254,7 @@ def _key(key: Any) -> jax.Array:
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == jnp.uint32 and key.ndim == 1:
         return jax.random.wrap_key_data(jnp.asarray(key))
     raise BadArgument(
-        "train",
+        where,
         "key",
         got=key,
         want="a random key",
@@ -249,7 +263,7 @@ def _key(key: Any) -> jax.Array:
 
 
 def _loss_program(
-    name: str, loss: Any, trained: Tree, whole: Any, batch: Tree, key: jax.Array, stochastic: bool
+    where: str, loss: Any, trained: Tree, whole: Any, batch: Tree, key: jax.Array, stochastic: bool
 ) -> tuple[Program, list[Any]]:
     def called(trained: Tree, batch: Tree, key: jax.Array) -> Any:
         extra = (key,) if stochastic else ()
@@ -257,17 +271,17 @@ def _loss_program(
 
     called.__name__ = getattr(loss, "__name__", "loss")
     takes = "(params, batch, key)" if stochastic else "(params, batch)"
-    _check_arity(name, loss, 3 if stochastic else 2, takes)
-    program, captured, shape = trace_function("train", name, called, trained, batch, key, takes=takes)
-    _check_scalar(name, shape)
+    _check_arity(where, "loss", loss, 3 if stochastic else 2, takes)
+    program, captured, shape = trace_function(where, "loss", called, trained, batch, key, takes=takes)
+    _check_scalar(where, "loss", shape)
     return program, captured
 
 
-def _check_arity(name: str, loss: Any, count: int, takes: str, do: str = _ARITY) -> None:
+def _check_arity(where: str, name: str, loss: Any, count: int, takes: str, do: str = _ARITY) -> None:
     signature = signature_that_refuses(loss, count)
     if signature is not None:
         raise BadArgument(
-            "train",
+            where,
             name,
             got=f"a function with signature {getattr(loss, '__name__', 'loss')}{signature}",
             want=f"callable with {takes}",
@@ -275,11 +289,11 @@ def _check_arity(name: str, loss: Any, count: int, takes: str, do: str = _ARITY)
         )
 
 
-def _check_scalar(name: str, shape: Any) -> None:
+def _check_scalar(where: str, name: str, shape: Any) -> None:
     one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
     if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
         raise BadArgument(
-            "train",
+            where,
             name,
             got=f"a function that returns {shape_text(shape)}",
             want="a function that returns one floating-point number",
@@ -288,38 +302,45 @@ def _check_scalar(name: str, shape: Any) -> None:
 
 
 def _validation(
-    settings: Settings, loss: Any, trained: Tree, whole: Any, key: jax.Array
+    where: str, settings: Settings, loss: Any, trained: Tree, whole: Any, key: jax.Array
 ) -> tuple[Program | None, list[Any]]:
     validation = settings.validation
     if validation is None:
         return None, []
     if callable(validation):
-        _check_arity("validation", validation, 1, "the params alone", "close over the rest")
+        _check_arity(where, "validation", validation, 1, "the params alone", "close over the rest")
         program, captured, shape = trace_function(
-            "train",
+            where,
             "validation",
             lambda trained: validation(whole(trained)),
             trained,
             takes="one argument, the params",
         )
     else:
-        _, _, arrays, _ = _data("validation", validation)
+        _, _, arrays, _ = prepare_data(where, "validation", validation)
         extra = (key,) if settings.stochastic else ()
         program, captured, shape = trace_function(
-            "train", "validation", lambda trained: loss(whole(trained), arrays, *extra), trained
+            where, "validation", lambda trained: loss(whole(trained), arrays, *extra), trained
         )
-    _check_scalar("validation", shape)
+    _check_scalar(where, "validation", shape)
     return program, captured
 
 
-def _optimizer(optimizer: Any, trained: Tree) -> Any:
+def prepare_optimizer(where: str, optimizer: Any, params: Tree) -> Any:
+    """An optimizer with `init`, `values`, `update` and `schedules` for these parameters, from what was passed.
+
+    Args:
+        where: the public function, for messages.
+        optimizer: one of Nestor's, whose groups must fit the parameters, or an optax transformation.
+        params: the trained arrays.
+    """
     if is_transformation(optimizer):
-        return as_transformation(optimizer, trained)
+        return as_transformation(where, optimizer, params)
     if hasattr(optimizer, "update") and hasattr(optimizer, "schedules"):
-        _check_groups(optimizer, trained)
+        _check_groups(where, optimizer, params)
         return optimizer
     raise BadArgument(
-        "train",
+        where,
         "optimizer",
         got=optimizer,
         want="nestor.sgd, adagrad, rmsprop, adam, adamw or leapfrog, or an optax transformation",
@@ -327,40 +348,38 @@ def _optimizer(optimizer: Any, trained: Tree) -> Any:
     )
 
 
-def _check_groups(optimizer: Any, trained: Tree) -> None:
-    from nestor.training._towers import begin
-
+def _check_groups(where: str, optimizer: Any, params: Tree) -> None:
     values = {name: part for name, part in optimizer.schedules.items() if not isinstance(part, Tuned)}
     for name, part in values.items():
         shape = jax.eval_shape(part, jnp.int32(0))
         try:
-            jax.tree.map(lambda _, group: group, shape, trained)
+            jax.tree.map(lambda _, group: group, shape, params)
         except (ValueError, TypeError) as error:
             raise BadArgument(
-                "train",
+                where,
                 f"optimizer.{name}",
                 got=f"groups {jax.tree.structure(shape)}",
                 want="a number, a schedule, or a tree that is a prefix of params",
                 do="use the same keys as in params, down to the level where groups begin",
             ) from error
-    jax.eval_shape(lambda p: begin(optimizer, p), trained)
+    jax.eval_shape(lambda p: begin_optimizer(optimizer, p), params)
 
 
-def _clip(clip: Any, trained: Tree) -> jax.Array:
+def _clip(where: str, clip: Any, trained: Tree) -> jax.Array:
     dtype = trees.float_dtype(trained)
     if clip is None:
         return jnp.full((), jnp.inf, dtype)
     good = isinstance(clip, jax.Array) or (isinstance(clip, (int, float, np.number)) and clip > 0)
     if not good or jnp.shape(clip) != ():
-        raise BadArgument("train", "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
+        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
     return jnp.asarray(clip).astype(dtype)
 
 
-def _reports(settings: Settings, steps: int) -> int:
-    every = _count("report_every", settings.report_every)
+def _reports(where: str, settings: Settings, steps: int) -> int:
+    every = _count(where, "report_every", settings.report_every)
     if settings.callback is not None and not callable(settings.callback):
         raise BadArgument(
-            "train", "callback", got=settings.callback, want="a function of one report", do="pass a function"
+            where, "callback", got=settings.callback, want="a function of one report", do="pass a function"
         )
     if settings.callback is None and not settings.progress:
         return 0

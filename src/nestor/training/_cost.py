@@ -198,24 +198,14 @@ def predict_cost(
         shuffle=shuffle,
         key=key,
         stochastic=stochastic,
-        adjoint=None,
         clip=clip,
         validation=validation,
-        validate_every=None,
-        patience=None,
-        stagnation=None,
-        callback=None,
-        report_every=None,
-        progress=False,
-        checkpoint=None,
-        checkpoint_every=None,
-        raise_on_failure=True,
     )
     if not isinstance(hyperparameters, int) or hyperparameters < 1:
         raise BadArgument(
             "predict_cost", "hyperparameters", got=hyperparameters, want="an integer >= 1", do="pass 1"
         )
-    plan, inputs, _ = prepare(loss, params, data, settings)
+    plan, inputs, _ = prepare("predict_cost", loss, params, data, settings)
     bits = None if plan.rule is None else lost_bits(plan, inputs)
     sizes = _sizes(plan, inputs, bits, inside=True)
     chosen = choose(plan, inputs, None)

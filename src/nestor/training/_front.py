@@ -201,7 +201,7 @@ def train(
     -2.0
     """
     settings = _checks.Settings(**{k: v for k, v in locals().items() if k not in ("loss", "params", "data")})
-    plan, inputs, whole = _checks.prepare(loss, params, data, settings)
+    plan, inputs, whole = _checks.prepare("train", loss, params, data, settings)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))
     plan = plan._replace(adjoint=choose(plan, inputs, adjoint))
     probe = current_probe()

@@ -36,12 +36,12 @@ def run(plan: Plan, inputs: Inputs, watcher: Watcher | None, settings: Any) -> A
         inputs = inputs._replace(watcher=jnp.int32(number))
         carry, rows = begin(inputs)
         if path.exists():
-            carry, rows = _load(path, sign, (carry, rows))
+            carry, rows = load_state("train", path, sign, (carry, rows))
             carry = carry._replace(watch=_going_on(carry.watch))
         while int(carry.watch.code) == int(Status.RUNNING) and int(carry.t) < plan.steps:
             until = min(plan.steps, (int(carry.t) // every + 1) * every)
             carry, rows = jax.block_until_ready(stretch(inputs, carry, rows, jnp.int32(until)))
-            _save(path, sign, (carry, rows))
+            save_state(path, sign, (carry, rows))
     return read(inputs, carry, rows)
 
 
@@ -67,12 +67,15 @@ def _signature(plan: Plan, inputs: Inputs) -> str:
     return digest.hexdigest()
 
 
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+def save_state(path: Path, sign: str, tree: Tree) -> None:
+    """Write the leaves of a tree to a file, beside it first: an interruption leaves the old file or the new.
 
-
-def _save(path: Path, sign: str, state: Tree) -> None:
-    arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    Args:
+        path: the file; its folder is made if need be.
+        sign: what `load_state` must be given again, a digest of all that the numbers depend on.
+        tree: arrays, numbers and random keys.
+    """
+    arrays = {f"leaf{i}": np.asarray(_plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(tree))}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
@@ -86,19 +89,45 @@ def _save(path: Path, sign: str, state: Tree) -> None:
         raise
 
 
-def _load(path: Path, sign: str, like: Tree) -> Tree:
+def load_state(where: str, path: Path, sign: str, like: Tree) -> Tree:
+    """The tree that `save_state` wrote.
+
+    Args:
+        where: the public function, for messages; its argument is called `checkpoint`.
+        path: the file.
+        sign: as it was saved with.
+        like: a tree of the same structure, dtypes and kinds of keys.
+
+    Raises:
+        BadArgument: the file is another run's, or no such file at all.
+    """
     leaves, structure = jax.tree.flatten(like)
     try:
         with np.load(path, allow_pickle=False) as saved:
             if str(saved["sign"]) != sign:
                 raise ValueError("it was saved by a run with other data, settings or start")
-            arrays = [jnp.asarray(saved[f"leaf{i}"]) for i in range(len(leaves))]
+            arrays = [_as_it_was(saved[f"leaf{i}"], leaf) for i, leaf in enumerate(leaves)]
     except (ValueError, KeyError, OSError, EOFError) as error:
         raise BadArgument(
-            "train",
+            where,
             "checkpoint",
             got=f"{str(path)!r}, which cannot be resumed ({error})",
             want="a file that this very run saved, or one that is not there yet",
             do="pass another file name, or remove that file to start anew",
         ) from error
     return jax.tree.unflatten(structure, arrays)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf as NumPy can write it: of a random key its words."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _as_it_was(array: np.ndarray, like: Any) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+    return jnp.asarray(array.view(jnp.asarray(like).dtype))  # NumPy's files do not know bfloat16

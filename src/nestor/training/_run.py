@@ -14,9 +14,9 @@ from nestor.adjoints import Answer, Condition, Read
 from nestor.loops import Loop, Reversal, Rule, onward
 from nestor.programs import Program
 from nestor.solution import Status
-from nestor.training import _towers
 from nestor.training._batches import Batches
 from nestor.training._cotangents import LOSS, OPTIMIZER, PARAMS, STEP, reported, reported_together
+from nestor.training._towers import State, advance_optimizer, begin_optimizer
 from nestor.training._watching import Seen, Watch, Watching, out_of_range
 
 Tree = Any
@@ -176,8 +176,8 @@ class _Run:
 
     def start(self, inputs: Inputs) -> Carry:
         optimizer, params = self.optimizer(inputs), inputs.params
-        state = _towers.begin(optimizer, params)
-        hyper = jax.eval_shape(lambda: _towers.advance(optimizer, jnp.int32(0), params, params, state)[2])
+        state = begin_optimizer(optimizer, params)
+        hyper = jax.eval_shape(lambda: advance_optimizer(optimizer, jnp.int32(0), params, params, state)[2])
         watch, seen = self.watching.start(params, hyper)
         return Carry(jnp.int32(0), params, state, watch, seen)
 
@@ -189,7 +189,7 @@ class _Run:
             _, grads = self.gradient(inputs, carry.t, carry.params)
         else:
             loss, grads = self.gradient(inputs, carry.t, carry.params)
-        params, state, hyper = _towers.advance(
+        params, state, hyper = advance_optimizer(
             self.optimizer(inputs), carry.t, grads, carry.params, carry.state
         )
         watch, seen = self.watching.look(inputs, carry.t, loss, grads, params, hyper, carry.watch)
@@ -253,7 +253,7 @@ class _Run:
             observe=observe,
             running=lambda watch: watch.code == int(Status.RUNNING),
             carried=lambda t, params, slots, watch, seen: Carry(
-                t, params, _towers.State(slots, {}, None), watch, seen
+                t, params, State(slots, {}, None), watch, seen
             ),
             parts=lambda carry: (carry.params, carry.state.slots, carry.watch.best, carry.watch.best_t),
             losses=lambda rows: rows.loss,

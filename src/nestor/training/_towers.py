@@ -93,19 +93,19 @@ def tuned(start: Any, by: Any, *, log: bool = False) -> Tuned:
     return Tuned(value, by, log)
 
 
-def begin(optimizer: Any, params: Tree) -> State:
+def begin_optimizer(optimizer: Any, params: Tree) -> State:
     """The state of an optimizer at the start of a run."""
     slots = optimizer.init(params)
     above = {name: part for name, part in optimizer.schedules.items() if isinstance(part, Tuned)}
     if not above:
         return State(slots, {}, None)
     moved = {name: part.begin() for name, part in above.items()}
-    states = {name: (moved[name], begin(part.by, moved[name])) for name, part in above.items()}
+    states = {name: (moved[name], begin_optimizer(part.by, moved[name])) for name, part in above.items()}
     values = {name: part.value(moved[name]) for name, part in above.items()}
     return State(slots, states, (trees.zeros_like(params), params, slots, values))
 
 
-def advance(
+def advance_optimizer(
     optimizer: Any, t: jax.Array, gradient: Tree, params: Tree, state: State
 ) -> tuple[Tree, State, dict[str, Any]]:
     """One step of an optimizer and of those above it: parameters, state, the hyperparameters that were used."""
@@ -138,6 +138,6 @@ def _move_the_tuned(optimizer: Any, t: jax.Array, gradient: Tree, state: State) 
     slopes = pull(gradient)[0]
     result = {}
     for name, (m, own) in state.tuned.items():
-        moved, after, _ = advance(optimizer.schedules[name].by, earlier, slopes[name], m, own)
+        moved, after, _ = advance_optimizer(optimizer.schedules[name].by, earlier, slopes[name], m, own)
         result[name] = trees.select(t > 0, (moved, after), (m, own))
     return result

@@ -50,6 +50,6 @@ class Transformation:
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), params, moves), slots
 
 
-def as_transformation(thing: Any, params: Tree) -> Transformation:
+def as_transformation(where: str, thing: Any, params: Tree) -> Transformation:
     """An optax transformation, traced for these parameters."""
-    return Transformation(*hoist_transformation("train", "optimizer", thing, params))
+    return Transformation(*hoist_transformation(where, "optimizer", thing, params))
