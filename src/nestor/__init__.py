@@ -1,7 +1,9 @@
 """Nestor: an optimization is a function, so it can be compiled, batched, nested and differentiated."""
 
-from nestor import schedules
+from nestor import levels, schedules
 from nestor.adjoints import (
+    DARTS,
+    SAMA,
     Checkpoint,
     DerivativeReport,
     Evolution,
@@ -22,6 +24,7 @@ from nestor.errors import (
     ReversalFailed,
     SolveFailed,
 )
+from nestor.levels import Graph, Level
 from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
 from nestor.solution import History, Solution, Stats, Status
 from nestor.solvers import (
@@ -81,9 +84,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BFGS",
     "CG",
+    "DARTS",
     "GMRES",
     "LBFGS",
     "LU",
+    "SAMA",
     "AdaGradStep",
     "Anderson",
     "Backtracking",
@@ -105,8 +110,10 @@ __all__ = [
     "Forward",
     "GaussNewton",
     "GradientDescent",
+    "Graph",
     "History",
     "Implicit",
+    "Level",
     "LevenbergMarquardt",
     "LineSearchNewton",
     "LineSearchNewtonCG",
@@ -147,6 +154,7 @@ __all__ = [
     "fixed_point",
     "leapfrog",
     "least_squares",
+    "levels",
     "minimize",
     "minimum",
     "predict_cost",

@@ -39,12 +39,17 @@ class Condition:
             derivative is then zero).
         symmetric: whether d(residual)/dx is symmetric.
         positive: whether it is positive definite too.
+        objective: (x, inputs) -> the scalar whose gradient the residual is; None where there is none.
+        move: (x, inputs, change of the gradient) -> change of x: how the next move from the answer would follow
+            its gradient, linear in the change; None where nothing moves by gradients.
     """
 
     residual: Callable[[Tree, Tree], Tree]
     value: Callable[[Tree, Tree], Any] | None = None
     symmetric: bool = False
     positive: bool = False
+    objective: Callable[[Tree, Tree], jax.Array] | None = None
+    move: Callable[[Tree, Tree, Tree], Tree] | None = None
 
 
 Read = Callable[[Tree, Tree, Tree], Answer]  # (inputs, the last carry of a loop, its record) -> answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -39,6 +39,7 @@ class Implicit:
     True
     """
 
+    at_answer: ClassVar[bool] = True
     linear_solver: Any = dataclasses.field(default_factory=linear.Auto)
 
     def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:

@@ -27,6 +27,7 @@ class Loop(NamedTuple):
             None for an iteration whose last carry is the answer itself.
         seen: carry -> what is recorded after every turn, a tree of arrays; None records nothing.
         reversal: how a turn is undone, for loops that can run backwards (see `Reversal`); None for others.
+        fixed: whether all `bound` turns are always made, so that nothing needs to be asked or guarded.
     """
 
     start: Callable[[Tree], Tree]
@@ -36,6 +37,7 @@ class Loop(NamedTuple):
     ahead: Callable[[Tree], tuple[Tree, jax.Array]] | None = None
     seen: Callable[[Tree], Tree] | None = None
     reversal: Any = None
+    fixed: bool = False
 
     def record(self, carry: Tree) -> Tree:
         """What is recorded of a carry: an empty tree where nothing is."""
@@ -49,6 +51,8 @@ class Loop(NamedTuple):
 def to_the_end(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:
     """Run until done: a `while` loop. Memory: one carry. Derivatives: forward mode only."""
     start = loop.start(inputs)
+    if loop.fixed and loop.bound <= 1:
+        return _scan(loop, inputs, start, start, loop.bound)
     rows = trees.vectors_like(loop.record(start), loop.bound)
     _, carry, rows = onward(loop, inputs, (jnp.int32(0), start, rows), loop.bound)
     return carry, rows
@@ -95,6 +99,8 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
     size = max(again, 1)
     constant = jax.tree.map(_constant, inputs)
     start = loop.start(constant)
+    if loop.fixed:
+        return _last_of_fixed(loop, inputs, constant, start, again)
     ring = trees.vectors_like(start, size)
     rows = trees.vectors_like(loop.record(start), loop.bound)
 
@@ -116,6 +122,17 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
     end, latest = _scan(loop, inputs, oldest, oldest, again)
     place = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, first, 0)  # noqa: E731
     return end, jax.tree.map(place, jax.tree.map(_constant, rows), latest)
+
+
+def _last_of_fixed(loop: Loop, inputs: Tree, constant: Tree, start: Tree, again: int) -> tuple[Tree, Tree]:
+    """Where it is known beforehand which turns are the last, none is made twice."""
+    before = loop.bound - again
+    rows = trees.vectors_like(loop.record(start), loop.bound)
+    made = (jnp.int32(0), start, rows)
+    _, carry, rows = onward(loop, constant, made, before) if before else made
+    carry, rows = jax.tree.map(_constant, (carry, rows))
+    end, latest = _scan(loop, inputs, carry, carry, again)
+    return end, jax.tree.map(lambda old, new: old.at[before:].set(new), rows, latest)
 
 
 def rematerialised(loop: Loop, inputs: Tree, levels: int) -> tuple[Tree, Tree]:
@@ -157,12 +174,26 @@ def rematerialised(loop: Loop, inputs: Tree, levels: int) -> tuple[Tree, Tree]:
 
 
 def _scan(loop: Loop, inputs: Tree, start: Tree, safe: Tree, length: int) -> tuple[Tree, Tree]:
+    if loop.fixed:
+        return _fixed_scan(loop, inputs, start, length)
+
     def body(carry: Tree, _: None) -> tuple[Tree, Tree]:
         running = loop.running(carry)
         turn = lambda c: _turn_or_rest(loop, inputs, safe, c, running)  # noqa: E731
         carry = jax.lax.cond(running, turn, lambda c: c, carry)
         return carry, loop.record(carry)
 
+    return jax.lax.scan(body, start, None, length=length)
+
+
+def _fixed_scan(loop: Loop, inputs: Tree, start: Tree, length: int) -> tuple[Tree, Tree]:
+    def body(carry: Tree, _: None) -> tuple[Tree, Tree]:
+        carry = loop.turn(inputs, carry)
+        return carry, loop.record(carry)
+
+    if length == 1:  # a scan of one turn would still be compiled as a loop
+        carry, row = body(start, None)
+        return carry, jax.tree.map(lambda leaf: leaf[None], row)
     return jax.lax.scan(body, start, None, length=length)
 
 

@@ -45,6 +45,34 @@ class Program:
         out = jex.jaxpr_as_fun(jex.ClosedJaxpr(self._jaxpr, list(captured)))(*flat)
         return jax.tree.unflatten(self._out_tree, out)
 
+    def reads(self) -> list[bool]:
+        """For each leaf of the arguments after `captured`, in order, whether the result depends on it."""
+        return _used(self._jaxpr, [True] * len(self._jaxpr.outvars))
+
+
+_INSIDE = ("jit", "pjit", "closed_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call")
+
+
+def _used(jaxpr: Any, wanted: list[bool]) -> list[bool]:
+    """Which inputs of a traced program its wanted outputs depend on.
+
+    Looked into are calls that hand their arguments on one to one; of any other nested program (loops, branches)
+    all inputs count as used.
+    """
+    live = {v for v, want in zip(jaxpr.outvars, wanted, strict=True) if want and isinstance(v, jex.Var)}
+    for eqn in reversed(jaxpr.eqns):
+        asked = [v in live for v in eqn.outvars]
+        if not any(asked) and not eqn.effects:
+            continue
+        inside = next((eqn.params[k] for k in ("jaxpr", "call_jaxpr") if k in eqn.params), None)
+        used = [True] * len(eqn.invars)
+        if eqn.primitive.name in _INSIDE and inside is not None:
+            inner = getattr(inside, "jaxpr", inside)
+            if len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(asked):
+                used = _used(inner, asked)
+        live |= {v for v, use in zip(eqn.invars, used, strict=True) if use and isinstance(v, jex.Var)}
+    return [v in live for v in jaxpr.invars]
+
 
 def hoist(fun: Callable[..., Any], *args: Any) -> tuple[Program, list[Any]]:
     """Trace `fun` at `args` and make what it closes over explicit.

@@ -6,7 +6,7 @@ from nestor.training._cost import Cost, CostTable, RunCost, predict_cost
 from nestor.training._doctor import Diagnosis, Finding, diagnose
 from nestor.training._front import RunHistory, StepReport, Training, train
 from nestor.training._optimizers import Optimizer, adagrad, adam, adamw, leapfrog, rmsprop, sgd
-from nestor.training._resume import load_state, save_state
+from nestor.training._resume import load_state, save_state, signature
 from nestor.training._towers import Tuned, advance_optimizer, begin_optimizer, tuned
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "rmsprop",
     "save_state",
     "sgd",
+    "signature",
     "train",
     "trained_part",
     "tuned",

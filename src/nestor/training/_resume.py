@@ -52,15 +52,29 @@ def _going_on(watch: Watch) -> Watch:
 
 
 def _signature(plan: Plan, inputs: Inputs) -> str:
-    """What a saved run must agree with: every input, by value, and the program of a step."""
-    digest = hashlib.sha256()
     loop = pieces(plan._replace(reports=0, adjoint=None))[0]
-    program = str(jax.make_jaxpr(lambda i: loop.turn(i, loop.start(i)))(inputs))
+    facts = (plan.steps, plan.clip, plan.every, plan.patience, plan.stagnation)
+    return signature(
+        lambda i: loop.turn(i, loop.start(i)),
+        (*facts, plan.batches.rows, plan.batches.size, plan.batches.shuffle),
+        inputs._replace(watcher=jnp.int32(0)),
+    )
+
+
+def signature(step: Any, facts: Any, inputs: Tree) -> str:
+    """A digest of what a saved run must agree with.
+
+    Args:
+        step: inputs -> anything; its traced program counts.
+        facts: anything whose `repr` counts.
+        inputs: a tree of arrays and random keys, each by value.
+    """
+    digest = hashlib.sha256()
+    program = str(jax.make_jaxpr(lambda i: step(i))(inputs))
     digest.update(re.sub("0x[0-9a-f]+", "", program).encode())
-    digest.update(repr((plan.steps, plan.clip, plan.every, plan.patience, plan.stagnation)).encode())
-    digest.update(repr((plan.batches.rows, plan.batches.size, plan.batches.shuffle)).encode())
+    digest.update(repr(facts).encode())
     digest.update(str(jax.tree.structure(inputs)).encode())
-    for leaf in jax.tree.leaves(inputs._replace(watcher=jnp.int32(0))):
+    for leaf in jax.tree.leaves(inputs):
         array = np.asarray(_plain(leaf))
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,0 +1,20 @@
+"""Levels of optimization on top of each other: any acyclic graph of problems, each solved given those above it."""
+
+from nestor.levels._estimators import Reinforce, Smoothed
+from nestor.levels._graph import Graph, Hypergradient, LevelsHistory, LevelsReport, LevelsRun
+from nestor.levels._level import Level
+from nestor.levels._loggers import CSVLogger, Logger, TensorBoardLogger
+
+__all__ = [
+    "CSVLogger",
+    "Graph",
+    "Hypergradient",
+    "Level",
+    "LevelsHistory",
+    "LevelsReport",
+    "LevelsRun",
+    "Logger",
+    "Reinforce",
+    "Smoothed",
+    "TensorBoardLogger",
+]

@@ -1,0 +1,344 @@
+"""A run of a graph as the host sees it: in stretches of one compiled program, with reports and saves between."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from nestor import trees
+from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
+from nestor.levels._prepare import Prepared
+from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
+from nestor.programs import trace_function
+from nestor.solution import Status
+from nestor.training import load_state, save_state, signature
+
+Tree = Any
+Reporter = Callable[[int, int, dict[str, float], Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The keyword arguments of `Graph.run`."""
+
+    method: Any
+    validation: Any
+    validate_every: int | None
+    patience: int | None
+    callback: Any
+    report_every: int | None
+    progress: bool
+    logger: Any
+    checkpoint: Any
+    checkpoint_every: int | None
+    devices: Any
+    raise_on_failure: bool
+
+
+class Position(NamedTuple):
+    """Where a run is: the states of the levels, and what its method keeps besides."""
+
+    states: Any
+    own: Any
+
+
+def drive(
+    where: str, prepared: Prepared, steps: Any, start: Any, settings: Settings, report: Reporter
+) -> tuple[Carry, Seen]:
+    """Make the run; what it ends with, and what was recorded."""
+    plan, inputs = _planned(where, prepared, steps, start, settings)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
+        return _traced(where, plan, inputs, settings)
+    begin, stretch = compiled(plan)
+    carry, rows = begin(inputs)
+    if start is not None and settings.method is not None and start.state.own != ():
+        carry = carry._replace(own=start.state.own)
+    saved = _Saved(where, plan, inputs, settings)
+    carry, rows = saved.restored(carry, rows)
+    watch = _Watch(plan, prepared, settings, report)
+    try:
+        while int(carry.code) == RUNNING and int(carry.t) < plan.steps:
+            t = int(carry.t)
+            until = min(plan.steps, *(every * (t // every + 1) for every in (watch.every, saved.every)))
+            carry, rows = jax.block_until_ready(stretch(inputs, carry, rows, jnp.int32(until)))
+            saved.save(carry, rows)
+            if watch.stops(carry, rows):
+                carry = carry._replace(code=jnp.int32(int(Status.STOPPED)))
+                saved.save(carry, rows, now=True)
+    except KeyboardInterrupt:
+        carry = carry._replace(code=jnp.int32(int(Status.STOPPED)))
+        saved.save(carry, rows, now=True)
+    finally:
+        watch.close()
+    return carry, rows
+
+
+def raise_if_failed(where: str, run: Any, wanted: bool) -> None:
+    """`SolveFailed` if the run met NaN or infinity, outside a trace."""
+    if not wanted or isinstance(run.code, jax.core.Tracer) or run.status != Status.NOT_FINITE:
+        return
+    raise SolveFailed(
+        f"{where}: {run.status.message}\nThis was found at outer step {int(run.steps) - 1}. Lower the rates, clip "
+        "the gradients (clip=1.0), or, if an implicit adjoint met a Hessian that is not positive, use "
+        "Implicit(Neumann(20)), Implicit(GMRES()) or SAMA(). The run up to there is in the exception's .solution, and "
+        "raise_on_failure=False returns it.",
+        run,
+    )
+
+
+def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) -> tuple[Carry, Seen]:
+    """A run inside jit or vmap: one stretch, nothing to see of it on the way, and no derivative."""
+    for name in ("callback", "logger", "checkpoint", "progress"):
+        if getattr(settings, name):
+            raise BadArgument(
+                where,
+                name,
+                got=getattr(settings, name),
+                want="left away where the run is traced (inside jit, grad or vmap)",
+                do="call run outside the traced function",
+            )
+    begin, stretch = compiled(plan)
+
+    def whole(inputs: RunInputs) -> tuple[Carry, Seen]:
+        carry, rows = begin(inputs)
+        return stretch(inputs, carry, rows, jnp.int32(plan.steps))
+
+    def refuse(*_: Any) -> Any:
+        raise CannotDifferentiate(
+            "The run of a graph has no derivative: its highest level answers to nobody.\n"
+            "Do this: put what you differentiate for into the graph as a level above the highest one."
+        )
+
+    return trees.custom_jvp_on_perturbed(whole, refuse)(inputs)
+
+
+# --- plan ----------------------------------------------------------------------------------------------
+
+
+def _planned(
+    where: str, prepared: Prepared, steps: Any, start: Any, settings: Settings
+) -> tuple[RunPlan, RunInputs]:
+    steps = _count(where, "steps", steps)
+    graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
+    states = (
+        compiled_beginning(graph)(prepared.inputs) if start is None else _states_of(where, start, prepared)
+    )
+    program, captured = None, []
+    if settings.validation is not None:
+        program, captured = _validation(where, prepared, settings.validation)
+    elif settings.patience is not None:
+        raise BadArgument(
+            where,
+            "patience",
+            got=settings.patience,
+            want="None where nothing validates",
+            do="pass validation=... as well",
+        )
+    hundredth = max(1, math.ceil(steps / 100))
+    watched = settings.callback or settings.progress or settings.logger
+    every = _optional_count(where, "report_every", settings.report_every)
+    method, arrays = None, []
+    if settings.method is not None:
+        arrays, method = trees.split(_method(where, prepared, settings.method))
+    plan = RunPlan(
+        graph=graph,
+        mover=method,
+        steps=steps,
+        validation=program,
+        every=_optional_count(where, "validate_every", settings.validate_every) or hundredth,
+        patience=_optional_count(where, "patience", settings.patience),
+        reports=(every or hundredth) if watched or every else 0,
+    )
+    return plan, RunInputs(prepared.inputs, states, arrays, captured)
+
+
+def _count(where: str, name: str, value: Any) -> int:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1:
+        return int(value)
+    raise BadArgument(where, name, got=value, want="a Python integer >= 1", do=f"write {name}=100")
+
+
+def _optional_count(where: str, name: str, value: Any) -> int | None:
+    return None if value is None else _count(where, name, value)
+
+
+def _states_of(where: str, start: Any, prepared: Prepared) -> Any:
+    states = getattr(getattr(start, "state", None), "states", None)
+    here = [level.initial for level in prepared.inputs]
+    fits = states is not None and jax.tree.map(jnp.shape, [s.params for s in states]) == jax.tree.map(
+        jnp.shape, here
+    )
+    if not fits:
+        raise BadArgument(
+            where,
+            "start",
+            got=start,
+            want="a run of a graph with these levels",
+            do="pass what an earlier run(...) returned; to set parameters, build the graph from them",
+        )
+    return states
+
+
+def _validation(where: str, prepared: Prepared, validation: Any) -> tuple[Any, list[Any]]:
+    names = [level.name for level in prepared.plan.levels]
+    wholes = dict(zip(names, prepared.wholes, strict=True))
+    trained = {name: level.initial for name, level in zip(names, prepared.inputs, strict=True)}
+    if not callable(validation):
+        raise BadArgument(
+            where,
+            "validation",
+            got=validation,
+            want="a function of the parameters of all levels by name",
+            do='write validation=lambda p: loss(p["weights"], held_out)',
+        )
+    program, captured, shape = trace_function(
+        where,
+        "validation",
+        lambda params: validation({name: wholes[name](params[name]) for name in params}),
+        trained,
+        takes="one argument, the parameters by level",
+    )
+    if not (isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()):
+        raise BadArgument(
+            where,
+            "validation",
+            got="a function that does not return a scalar",
+            want="one that returns one number",
+            do="reduce it, for example with jnp.mean(...)",
+        )
+    return program, captured
+
+
+def _method(where: str, prepared: Prepared, method: Any) -> Any:
+    if not hasattr(method, "move") or isinstance(method, type):
+        raise BadArgument(
+            where,
+            "method",
+            got=method,
+            want="None, or a single-loop method such as nestor.levels.SOBA(...)",
+            do="write method=nestor.levels.SOBA(inner_rate=0.1, outer_rate=0.1)",
+        )
+    if len(prepared.plan.levels) != 2 or prepared.plan.levels[1].needs != (0,):
+        raise BadArgument(
+            where,
+            "method",
+            got=type(method).__name__,
+            want="None for a graph that has not two levels",
+            do="leave it away: the alternating engine takes any graph",
+        )
+    return method
+
+
+def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
+    if devices is None:
+        return None
+    if isinstance(devices, int):
+        if not 1 <= devices <= len(jax.devices()):
+            raise BadArgument(
+                where,
+                "devices",
+                got=devices,
+                want=f"at most the number of devices here, {len(jax.devices())}",
+                do="pass a list of devices, or see jax.devices()",
+            )
+        devices = jax.devices()[:devices]
+    for level in prepared.plan.levels:
+        size = level.batches.size
+        if size % len(devices):
+            raise BadArgument(
+                where,
+                "devices",
+                got=len(devices),
+                want=f'a divisor of every batch size; that of level "{level.name}" is {size}',
+                do="choose batch_size as a multiple of the number of devices",
+            )
+    return jax.sharding.Mesh(np.asarray(devices), ("data",))
+
+
+# --- between two stretches -----------------------------------------------------------------------------
+
+
+class _Saved:
+    """The file of a run, if there is one."""
+
+    def __init__(self, where: str, plan: RunPlan, inputs: RunInputs, settings: Settings):
+        self.where = where
+        self.path = None if settings.checkpoint is None else Path(settings.checkpoint)
+        self.every = plan.steps
+        if self.path is None:
+            return
+        self.every = _optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
+            1, plan.steps // 10
+        )
+        begin, stretch = compiled(plan)
+        facts = (plan.steps, plan.every, plan.patience, plan.reports, plan.mover)
+        self.sign = signature(lambda i: stretch(i, *begin(i), jnp.int32(1)), repr(facts), inputs)
+
+    def restored(self, carry: Carry, rows: Seen) -> tuple[Carry, Seen]:
+        if self.path is None or not self.path.exists():
+            return carry, rows
+        carry, rows = load_state(self.where, self.path, self.sign, (carry, rows))
+        stopped = carry.code == int(Status.STOPPED)
+        return carry._replace(code=jnp.where(stopped, jnp.int32(RUNNING), carry.code)), rows
+
+    def save(self, carry: Carry, rows: Seen, *, now: bool = False) -> None:
+        ended = int(carry.code) != RUNNING
+        if self.path is not None and (now or ended or int(carry.t) % self.every == 0):
+            save_state(self.path, self.sign, (carry, rows))
+
+
+class _Watch:
+    """Who looks on: a bar, a logger, a callback."""
+
+    def __init__(self, plan: RunPlan, prepared: Prepared, settings: Settings, report: Reporter):
+        self.plan, self.settings, self.report = plan, settings, report
+        self.names = [level.name for level in prepared.plan.levels]
+        self.watched = settings.callback or settings.progress or settings.logger
+        self.every = plan.reports if self.watched else plan.steps
+        self.bar = None
+        if settings.progress:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=plan.steps, desc=self.names[-1], unit="step", mininterval=0.1)
+
+    def stops(self, carry: Carry, rows: Seen) -> bool:
+        """Report what is due; whether somebody wants the run to end."""
+        step = int(carry.t)
+        due = step % self.every == 0 or step == self.plan.steps or int(carry.code) != RUNNING
+        if not self.watched or not due:
+            return False
+        metrics = self._metrics(carry, rows)
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss={metrics[f'{self.names[-1]}/loss']:.4g}", refresh=False)
+            self.bar.update(step - self.bar.n)
+        if self.settings.logger is not None:
+            self.settings.logger.log(step, metrics)
+        if self.settings.callback is None:
+            return False
+        try:
+            return bool(self.settings.callback(self.report(step, self.plan.steps, metrics, carry.states)))
+        except StopIteration:
+            return True
+
+    def _metrics(self, carry: Carry, rows: Seen) -> dict[str, float]:
+        last = jax.tree.map(lambda row: np.asarray(row[int(carry.t) - 1]), rows)
+        top = self.names[-1]
+        metrics = {f"{name}/loss": float(v) for name, v in zip(self.names, last.below, strict=False)}
+        metrics |= {f"{top}/loss": float(last.loss), f"{top}/gradient_norm": float(last.norm)}
+        if self.plan.validation is not None:
+            metrics |= {"validation": float(last.validation), "best_validation": float(carry.best_value)}
+        return metrics
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if hasattr(self.settings.logger, "close"):
+            self.settings.logger.close()

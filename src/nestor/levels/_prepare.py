@@ -1,0 +1,548 @@
+"""From what the user says of the levels to a plan and its arrays: losses traced, dependencies found, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nestor import trees
+from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
+from nestor.errors import BadArgument
+from nestor.levels._level import Level
+from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
+from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part
+
+Tree = Any
+WHERE = "Graph"
+FEW_STEPS = 10  # up to which `adjoint=None` differentiates the steps
+
+
+class Prepared(NamedTuple):
+    """A graph as data.
+
+    Attributes:
+        plan: the hashable part.
+        inputs: the arrays.
+        wholes: by level, from its trained arrays to the user's whole tree.
+        reads: by level, the levels whose parameters its loss reads, itself among them.
+        feels: by level, the levels above that its answer depends on.
+    """
+
+    plan: GraphPlan
+    inputs: tuple[LevelInputs, ...]
+    wholes: tuple[Callable[[Tree], Tree], ...]
+    reads: tuple[frozenset[int], ...]
+    feels: tuple[frozenset[int], ...]
+
+
+class _Part(NamedTuple):
+    """One level while it is prepared."""
+
+    name: str
+    level: Level
+    trained: Tree
+    whole: Callable[[Tree], Tree]
+
+
+def prepare(levels: Any) -> Prepared:
+    """Check, trace and connect.
+
+    Raises:
+        BadArgument: something cannot be used; says which level and which field.
+    """
+    parts = _parts(levels)
+    trained = {part.name: part.trained for part in parts}
+    wholes = {part.name: part.whole for part in parts}
+
+    def seen(params: dict[str, Tree]) -> dict[str, Tree]:
+        return {name: wholes[name](params[name]) for name in params}
+
+    made = [_level(i, part, trained, seen, parts) for i, part in enumerate(parts)]
+    reads = tuple(m.reads for m in made)
+    needs, feels = _connected(reads, tuple(m.sets for m in made))
+    _check_connections(parts, reads, needs, feels)
+    plans = tuple(m.plan._replace(needs=needs[i]) for i, m in enumerate(made))
+    for i, (part, plan) in enumerate(zip(parts, plans, strict=True)):
+        _check_reversible(part, plan, top=i == len(parts) - 1)
+    return Prepared(
+        GraphPlan(plans),
+        tuple(m.inputs for m in made),
+        tuple(part.whole for part in parts),
+        reads,
+        feels,
+    )
+
+
+# --- one level -----------------------------------------------------------------------------------------
+
+
+class _Made(NamedTuple):
+    plan: LevelPlan
+    inputs: LevelInputs
+    reads: frozenset[int]  # by its loss
+    sets: frozenset[int]  # by its start, its optimizer, its closed form
+
+
+def _parts(levels: Any) -> list[_Part]:
+    if not isinstance(levels, Mapping) or not levels:
+        raise BadArgument(
+            WHERE,
+            "levels",
+            got=levels,
+            want="a dictionary from names to levels, lowest first",
+            do='write nestor.Graph({"weights": nestor.Level(...), "strengths": nestor.Level(...)})',
+        )
+    parts = []
+    for name, level in levels.items():
+        if not isinstance(name, str) or not isinstance(level, Level):
+            raise BadArgument(
+                WHERE,
+                f"levels[{name!r}]",
+                got=level if isinstance(name, str) else f"named by {name!r}",
+                want="a nestor.Level under a name that is a string",
+                do="write nestor.Level(loss, params, optimizer, data=...)",
+            )
+        trained, whole = trained_part(_of(name), level.params)
+        parts.append(_Part(name, level, trained, whole))
+    return parts
+
+
+def _of(name: str) -> str:
+    return f'level "{name}"'
+
+
+def _level(
+    i: int,
+    part: _Part,
+    trained: dict[str, Tree],
+    seen: Callable[[dict[str, Tree]], dict[str, Tree]],
+    parts: list[_Part],
+) -> _Made:
+    name, level = part.name, part.level
+    where, top = _of(name), i == len(parts) - 1
+    names = [p.name for p in parts]
+    _check_fields(where, level, top)
+    rows, source, data, example = prepare_data(where, "data", level.data)
+    batches = _batches(where, level, rows, source)
+    batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
+    _check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
+    called = _loss(level, seen)
+    program, captured = _traced(where, "loss", called, names, trained, batch, jax.random.key(0))
+    _check_scalar(where, program.out_shape)
+
+    above = lambda field, function: _reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
+    arrays, rest, rule, chooses, chosen_by = _optimizer(where, level, part, above)
+    start, start_captured, started_by = _of_params(where, "start", level.start, part, above)
+    answer, answer_captured, answered_by = _of_params(where, "answer", level.answer, part, above)
+    project, project_captured = _projection(where, level, part)
+    restart = level.restart if level.restart is not None else level.start is not None
+    plan = LevelPlan(
+        name=name,
+        loss=program,
+        optimizer=rest,
+        chooses=chooses,
+        rule=rule,
+        batches=batches,
+        steps=level.steps,
+        adjoint=_adjoint(where, level),
+        estimator=level.gradient,
+        clip=level.clip is not None,
+        project=project,
+        start=start,
+        restart=int(restart),
+        answer=answer,
+        needs=(),
+    )
+    dtype = trees.float_dtype(part.trained)
+    inputs = LevelInputs(
+        initial=part.trained,
+        captured=captured,
+        data=data,
+        key=jax.random.key(i),
+        optimizer=arrays,
+        clip=jnp.asarray(np.inf if level.clip is None else level.clip, dtype),
+        project=project_captured,
+        start=start_captured,
+        answer=answer_captured,
+    )
+    return _Made(plan, inputs, _read_by(program, names, trained), chosen_by | started_by | answered_by)
+
+
+def _loss(level: Level, seen: Callable[[dict[str, Tree]], dict[str, Tree]]) -> Callable[..., jax.Array]:
+    def plain(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
+        extra = (key,) if level.stochastic else ()
+        if level.precision is None:
+            return level.loss(seen(params), batch, *extra)
+        low = jnp.dtype(level.precision)
+        value = level.loss(seen(_cast(params, low)), _cast(batch, low), *extra)
+        return jnp.asarray(value).astype(trees.float_dtype(params))
+
+    if level.accumulate == 1:
+        return plain
+
+    def in_parts(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
+        m = level.accumulate
+        cut = jax.tree.map(lambda leaf: leaf.reshape(m, leaf.shape[0] // m, *leaf.shape[1:]), batch)
+
+        @jax.checkpoint
+        def part(params: dict[str, Tree], rows: Tree, number: jax.Array) -> Any:
+            return plain(params, rows, jax.random.fold_in(key, number))
+
+        def add(total: jax.Array, rest: Any) -> tuple[jax.Array, None]:
+            return total + part(params, *rest) / m, None
+
+        zero = jnp.zeros(
+            (), jax.eval_shape(part, params, jax.tree.map(lambda c: c[0], cut), jnp.int32(0)).dtype
+        )
+        return jax.lax.scan(add, zero, (cut, jnp.arange(m, dtype=jnp.int32)))[0]
+
+    return in_parts
+
+
+def _cast(tree: Tree, dtype: Any) -> Tree:
+    def cast(leaf: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf).astype(dtype) if floating else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _traced(
+    where: str, field: str, function: Callable[..., Any], names: list[str], *args: Any
+) -> tuple[Program, list[Any]]:
+    try:
+        return trace_function(where, field, function, *args)[:2]
+    except KeyError as error:
+        if error.args and error.args[0] not in names and isinstance(error.args[0], str):
+            raise BadArgument(
+                where,
+                field,
+                got=f"a function that reads p[{error.args[0]!r}]",
+                want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
+                do="correct the name, or add a level of that name",
+            ) from error
+        raise
+
+
+def _read_by(program: Program, names: list[str], trained: dict[str, Tree], skip: int = 0) -> frozenset[int]:
+    """The levels whose parameters a program reads; they are its first argument but `skip`."""
+    used = iter(program.reads()[skip:])
+    read = {name: any([next(used) for _ in jax.tree.leaves(trained[name])]) for name in sorted(trained)}
+    return frozenset(i for i, name in enumerate(names) if read[name])
+
+
+def _reading_above(
+    where: str,
+    field: str,
+    function: Callable[..., Any],
+    i: int,
+    names: list[str],
+    trained: dict[str, Tree],
+    seen: Callable[[dict[str, Tree]], dict[str, Tree]],
+) -> tuple[Program, list[Any], frozenset[int]]:
+    """The program of a function of the parameters above a level."""
+    _check_arity(where, field, function, 1, False)
+    program, captured = _traced(where, field, lambda params: function(seen(params)), names, trained)
+    read = _read_by(program, names, trained)
+    low = [names[k] for k in sorted(read) if k <= i]
+    if low:
+        raise BadArgument(
+            where,
+            field,
+            got=f"a function that reads {', '.join(map(repr, low))}",
+            want="a function of the levels above this one alone: anything else would be a cycle",
+            do="put the level that it reads after this one, or do without it",
+        )
+    return program, captured, read
+
+
+# --- fields --------------------------------------------------------------------------------------------
+
+
+def _optimizer(where: str, level: Level, part: _Part, above: Any) -> Any:
+    """Arrays, static rest, rule, the program that chooses the arrays, and the levels it reads."""
+    optimizer = level.optimizer
+    if level.answer is not None:
+        return [], None, None, None, frozenset()
+    if optimizer is None or isinstance(optimizer, (str, float, int)):
+        raise BadArgument(
+            where,
+            "optimizer",
+            got="missing" if optimizer is None else optimizer,
+            want="how its parameters move",
+            do="pass nestor.sgd(0.1), nestor.adam(1e-3), optax.adam(1e-3) ..., or answer=... in closed form",
+        )
+    by_levels = callable(optimizer) and not is_transformation(optimizer) and not hasattr(optimizer, "update")
+    if not by_levels:
+        made = prepare_optimizer(where, optimizer, part.trained)
+        arrays, rest = trees.split(made)
+        return arrays, rest, _rule(made), None, frozenset()
+    kept: list[Any] = []
+
+    def arrays_of(p: dict[str, Tree]) -> list[Any]:
+        made = prepare_optimizer(where, optimizer(p), part.trained)
+        arrays, rest = trees.split(made)
+        kept[:] = [rest, _rule(made)]
+        return [jnp.asarray(a) for a in arrays]
+
+    program, captured, read = above("optimizer", arrays_of)
+    return captured, kept[0], kept[1], program, read
+
+
+def _rule(optimizer: Any) -> Any:
+    fits = hasattr(optimizer, "rule") and not any(
+        hasattr(part, "by") for part in optimizer.schedules.values()
+    )
+    return optimizer.rule if fits else None
+
+
+def _of_params(where: str, field: str, function: Any, part: _Part, above: Any) -> Any:
+    """The program of a function of the levels above that returns parameters of this one."""
+    if function is None:
+        return None, [], frozenset()
+    program, captured, read = above(field, lambda p: _as_params(where, field, function(p), part))
+    return program, captured, read
+
+
+def _as_params(where: str, field: str, tree: Tree, part: _Part) -> Tree:
+    """A tree of the user's as trained arrays of the level."""
+    want = jax.tree.structure(part.level.params)
+    if jax.tree.structure(tree) != want:
+        raise BadArgument(
+            where,
+            field,
+            got=f"a function that returns {jax.tree.structure(tree)}",
+            want=f"a function that returns a tree like params, {want}",
+            do="return the same structure as params",
+        )
+    leaves = want.flatten_up_to(tree)
+    trained, structure = jax.tree.flatten(part.trained, is_leaf=lambda leaf: leaf is None)
+    made = []
+    for new, old in zip(leaves, trained, strict=True):
+        if old is None:
+            made.append(None)
+            continue
+        new = jnp.asarray(new)
+        if new.shape != old.shape:
+            raise BadArgument(
+                where,
+                field,
+                got=f"a function that returns shape {new.shape}",
+                want=f"a function that returns params' shape {old.shape} there",
+                do="return arrays of the same shapes as params",
+            )
+        made.append(new.astype(old.dtype))
+    return jax.tree.unflatten(structure, made)
+
+
+def _projection(where: str, level: Level, part: _Part) -> tuple[Program | None, list[Any]]:
+    if level.project is None:
+        return None, []
+    project = level.project
+    _check_arity(where, "project", project, 1, False)
+    return trace_function(
+        where,
+        "project",
+        lambda trained: _as_params(where, "project", project(part.whole(trained)), part),
+        part.trained,
+    )[:2]
+
+
+def _adjoint(where: str, level: Level) -> Any:
+    adjoint = level.adjoint
+    if adjoint is None:
+        return Unroll() if level.steps <= FEW_STEPS else Implicit()
+    if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
+        raise BadArgument(
+            where,
+            "adjoint",
+            got=f"the class {adjoint.__name__}" if isinstance(adjoint, type) else adjoint,
+            want="an adjoint, or None",
+            do="write adjoint=nestor.Implicit(nestor.CG()), Unroll(), SAMA() or another",
+        )
+    check_adjoint(where, adjoint)
+    return adjoint
+
+
+def _batches(where: str, level: Level, rows: int, source: Program | None) -> Batches:
+    size = level.batch_size
+    if size is not None and not rows:
+        raise BadArgument(
+            where,
+            "batch_size",
+            got=size,
+            want="None where the data is a function or None",
+            do="let the function return batches of the size you want",
+        )
+    if size is not None and size > rows:
+        raise BadArgument(
+            where, "batch_size", got=size, want=f"at most the number of examples, {rows}", do=f"pass {rows}"
+        )
+    size = size or rows
+    if level.accumulate > 1 and (not rows or size % level.accumulate):
+        raise BadArgument(
+            where,
+            "accumulate",
+            got=level.accumulate,
+            want=f"a divisor of the batch size, {size}" if rows else "1 where the data has no rows",
+            do="choose a batch_size that it divides",
+        )
+    return Batches(rows, size, bool(level.shuffle), source)
+
+
+# --- checks --------------------------------------------------------------------------------------------
+
+
+def _check_fields(where: str, level: Level, top: bool) -> None:
+    for field in ("batch_size", "steps", "accumulate"):
+        value = getattr(level, field)
+        fine = type(value) is int and value >= 1
+        if not (fine or (field == "batch_size" and value is None)):
+            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
+    if top and level.steps != 1:
+        raise BadArgument(
+            where,
+            "steps",
+            got=level.steps,
+            want="1 for the highest level: nothing above it waits for it",
+            do="pass the number of its steps to run(steps=...)",
+        )
+    restart = level.restart
+    if not (restart is None or isinstance(restart, bool) or (type(restart) is int and restart >= 1)):
+        raise BadArgument(
+            where, "restart", got=restart, want="True, False, or k >= 1", do="write restart=True"
+        )
+    if level.start is not None and restart is False:
+        raise BadArgument(
+            where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
+        )
+    clip = level.clip
+    if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
+        if not isinstance(clip, (jax.Array, np.ndarray)) or clip.ndim:
+            raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
+    if level.precision is not None:
+        try:
+            good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
+        except TypeError:
+            good = False
+        if not good:
+            raise BadArgument(
+                where,
+                "precision",
+                got=level.precision,
+                want="a floating-point dtype",
+                do='write precision="bfloat16"',
+            )
+    if level.gradient is not None and not hasattr(level.gradient, "estimate"):
+        raise BadArgument(
+            where,
+            "gradient",
+            got=level.gradient,
+            want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
+            do="leave it away for a loss that has a derivative",
+        )
+
+
+def _check_arity(where: str, field: str, function: Any, count: int, stochastic: bool) -> None:
+    takes = {1: "(p), the parameters by level", 2: "(p, batch)", 3: "(p, batch, key)"}[count]
+    if field == "project":
+        takes = "(params), those of this level"
+    if not callable(function):
+        raise BadArgument(
+            where, field, got=function, want=f"a function of {takes}", do="pass the function, not its result"
+        )
+    signature = signature_that_refuses(function, count)
+    if signature is not None:
+        raise BadArgument(
+            where,
+            field,
+            got=f"a function with signature {getattr(function, '__name__', 'f')}{signature}",
+            want=f"callable with {takes}",
+            do="close over the rest"
+            + ("" if stochastic or count > 2 else "; for a key, pass stochastic=True"),
+        )
+
+
+def _check_scalar(where: str, shape: Any) -> None:
+    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
+    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
+        raise BadArgument(
+            where,
+            "loss",
+            got=f"a function that returns {shape_text(shape)}",
+            want="a function that returns one floating-point number",
+            do="reduce it, for example with jnp.mean(...)",
+        )
+
+
+def _check_reversible(part: _Part, plan: LevelPlan, *, top: bool) -> None:
+    if top or not isinstance(plan.adjoint, Reversible):
+        return
+    if plan.rule is None or plan.needs or plan.project is not None:
+        why = (
+            "an optimizer that cannot be run backwards"
+            if plan.rule is None
+            else "a level that waits for levels below"
+            if plan.needs
+            else "a level with a projection"
+        )
+        raise BadArgument(
+            _of(part.name),
+            "adjoint",
+            got=f"Reversible() for {why}",
+            want="another adjoint",
+            do="use nestor.Checkpoint(), nestor.Unroll() or nestor.Implicit()",
+        )
+
+
+# --- who depends on whom -------------------------------------------------------------------------------
+
+
+def _connected(
+    reads: tuple[frozenset[int], ...], sets: tuple[frozenset[int], ...]
+) -> tuple[list[tuple[int, ...]], tuple[frozenset[int], ...]]:
+    """For each level the levels below whose answers it needs (highest first), and those above it feels."""
+    needs: list[tuple[int, ...]] = []
+    feels: list[frozenset[int]] = []
+    for i, read in enumerate(reads):
+        wanted = {j for j in read if j < i}
+        while True:
+            more = {k for j in wanted for k in feels[j] if k < i} - wanted
+            if not more:
+                break
+            wanted |= more
+        needs.append(tuple(sorted(wanted, reverse=True)))
+        through = {k for j in wanted for k in feels[j]}
+        feels.append(frozenset(k for k in read | sets[i] | through if k > i))
+    return needs, tuple(feels)
+
+
+def _check_connections(
+    parts: list[_Part],
+    reads: tuple[frozenset[int], ...],
+    needs: list[tuple[int, ...]],
+    feels: tuple[frozenset[int], ...],
+) -> None:
+    order = ", ".join(part.name for part in parts)
+    for i, part in enumerate(parts):
+        if part.level.answer is None and i not in reads[i] and not any(i in feels[j] for j in needs[i]):
+            raise BadArgument(
+                _of(part.name),
+                "loss",
+                got="a loss that its own parameters do not reach",
+                want=f"a loss that reads p[{part.name!r}], or the answer of a level below that does",
+                do=f"check the loss, and that the levels are in order, lowest first ({order})",
+            )
+        if i < len(parts) - 1 and not any(i in needs[k] for k in range(i + 1, len(parts))):
+            raise BadArgument(
+                _of(part.name),
+                "loss",
+                got="a level whose answer no level above it reads",
+                want=f"a level above whose loss reads p[{part.name!r}]",
+                do=f"leave this level out, or check the order, lowest first ({order})",
+            )

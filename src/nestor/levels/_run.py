@@ -1,0 +1,199 @@
+"""The compiled run of a graph: outer step after outer step in one program, whatever the stretch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nestor import trees
+from nestor.levels._engine import Engine
+from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelState
+from nestor.loops import Loop, onward
+from nestor.programs import Program
+from nestor.solution import Status
+
+Tree = Any
+RUNNING = int(Status.RUNNING)
+
+
+class RunPlan(NamedTuple):
+    """The hashable part of a run.
+
+    Attributes:
+        graph: the graph.
+        mover: how the highest level moves: None for the alternating engine, else a single-loop method.
+        steps: outer steps.
+        validation: parameters by name -> scalar; None for none.
+        every: outer steps between two validations.
+        patience: validations without improvement before the run stops; None for no end.
+        reports: outer steps between two measurements of the losses below; 0 for none.
+    """
+
+    graph: GraphPlan
+    mover: Any
+    steps: int
+    validation: Program | None
+    every: int
+    patience: int | None
+    reports: int
+
+
+class RunInputs(NamedTuple):
+    """The arrays of a run: those of the levels, where it starts, and what the validation loss closed over."""
+
+    levels: tuple[LevelInputs, ...]
+    start: Any
+    mover: list[Any]
+    validation: list[Any]
+
+
+class Seen(NamedTuple):
+    """What is recorded of every outer step.
+
+    Attributes:
+        loss: of the highest level, before its move.
+        norm: of its gradient.
+        validation: after it; NaN where none was taken.
+        below: losses of the levels below, lowest first, after their moves; NaN where none were measured.
+    """
+
+    loss: jax.Array
+    norm: jax.Array
+    validation: jax.Array
+    below: jax.Array
+
+
+class Carry(NamedTuple):
+    """What goes round: the step, the states, the method's own, the status, and the best answer so far."""
+
+    t: jax.Array
+    states: tuple[LevelState, ...]
+    own: Any
+    code: jax.Array
+    best: Any
+    best_value: jax.Array
+    waited: jax.Array
+    seen: Seen
+
+
+Stretch = Callable[[RunInputs, Carry, Seen, jax.Array], tuple[Carry, Seen]]
+
+
+@functools.lru_cache(maxsize=128)
+def compiled(plan: RunPlan) -> tuple[Callable[..., tuple[Carry, Seen]], Stretch]:
+    """The start of a run, and a stretch of it up to a given step, compiled."""
+    run = _Run(plan)
+    loop = Loop(
+        start=run.start,
+        turn=run.turn,
+        running=lambda carry: carry.code == RUNNING,
+        bound=plan.steps,
+        seen=lambda carry: carry.seen,
+    )
+
+    def begin(inputs: RunInputs) -> tuple[Carry, Seen]:
+        carry = loop.start(inputs)
+        return carry, trees.vectors_like(carry.seen, loop.bound)
+
+    def stretch(inputs: RunInputs, carry: Carry, rows: Seen, until: jax.Array) -> tuple[Carry, Seen]:
+        _, carry, rows = onward(loop, inputs, (carry.t, carry, rows), until)
+        return carry, rows
+
+    return jax.jit(begin), jax.jit(stretch)
+
+
+@functools.lru_cache(maxsize=128)
+def compiled_move(plan: GraphPlan, i: int) -> Callable[..., Any]:
+    """(level inputs, states) -> the move of level i, compiled."""
+    engine = Engine(plan)
+
+    def move(inputs: tuple[LevelInputs, ...], states: tuple[LevelState, ...]) -> Any:
+        known = {k: state.params for k, state in enumerate(states) if k > i}
+        return engine.move(Given(inputs, known, states[: i + 1]), i)
+
+    return jax.jit(move)
+
+
+@functools.lru_cache(maxsize=128)
+def compiled_beginning(plan: GraphPlan) -> Callable[..., tuple[LevelState, ...]]:
+    """Level inputs -> the states of all levels at their start, compiled."""
+    return jax.jit(Engine(plan).beginning)
+
+
+class _Run:
+    def __init__(self, plan: RunPlan):
+        self.plan = plan
+        self.engine = Engine(plan.graph)
+        self.top = len(plan.graph.levels) - 1
+
+    def start(self, inputs: RunInputs) -> Carry:
+        states = inputs.start
+        dtype = trees.float_dtype(states[self.top].params)
+        nothing = jnp.full((), jnp.nan, dtype)
+        seen = Seen(nothing, nothing, nothing, jnp.full((self.top,), jnp.nan, dtype))
+        zero, infinite = jnp.int32(0), jnp.full((), jnp.inf, dtype)
+        best = tuple(state.params for state in states) if self.plan.validation is not None else ()
+        own = self._method(inputs).init(self.engine, inputs.levels, states) if self.plan.mover else ()
+        return Carry(zero, states, own, jnp.int32(RUNNING), best, infinite, zero, seen)
+
+    def _method(self, inputs: RunInputs) -> Any:
+        return trees.join(inputs.mover, self.plan.mover)
+
+    def turn(self, inputs: RunInputs, carry: Carry) -> Carry:
+        plan, dtype = self.plan, carry.best_value.dtype
+        if plan.mover is None:
+            moved = self.engine.move(Given(inputs.levels, {}, carry.states), self.top)
+            states, own, loss, gradient = moved.states, (), moved.loss, moved.gradient
+        else:
+            states, own, loss, gradient = self._method(inputs).move(
+                self.engine, inputs.levels, carry.states, carry.own
+            )
+        loss, norm = loss.astype(dtype), trees.norm(gradient).astype(dtype)
+        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+        states, own = trees.select(fine, (states, own), (carry.states, carry.own))
+        code = jnp.where(fine, carry.code, jnp.int32(int(Status.NOT_FINITE)))
+        t = carry.t + 1
+        carry = carry._replace(t=t, states=states, own=own, code=code)
+        carry, validation = self._validated(inputs, carry, fine)
+        return carry._replace(seen=Seen(loss, norm, validation, self._below(inputs, carry)))
+
+    def _below(self, inputs: RunInputs, carry: Carry) -> jax.Array:
+        dtype = carry.best_value.dtype
+        blank = jnp.full((self.top,), jnp.nan, dtype)
+        if not self.plan.reports or not self.top:
+            return blank
+        known = {k: state.params for k, state in enumerate(carry.states)}
+
+        def measure() -> jax.Array:
+            drawn = [jnp.maximum(state.drawn - 1, 0) for state in carry.states]
+            losses = [self.engine.loss(inputs.levels, i, known, drawn[i]) for i in range(self.top)]
+            return jnp.stack([loss.astype(dtype) for loss in losses])
+
+        due = (carry.t % self.plan.reports == 0) | (carry.t == self.plan.steps)
+        return jax.lax.cond(due, measure, lambda: blank)
+
+    def _validated(self, inputs: RunInputs, carry: Carry, fine: jax.Array) -> tuple[Carry, jax.Array]:
+        plan, dtype = self.plan, carry.best_value.dtype
+        nothing = jnp.full((), jnp.nan, dtype)
+        if plan.validation is None:
+            return carry, nothing
+        program = plan.validation
+        params = tuple(state.params for state in carry.states)
+        named = {level.name: p for level, p in zip(plan.graph.levels, params, strict=True)}
+        due = ((carry.t % plan.every == 0) | (carry.t == plan.steps)) & fine
+        value = jax.lax.cond(due, lambda: program(inputs.validation, named).astype(dtype), lambda: nothing)
+        better = due & (value < carry.best_value)
+        waited = jnp.where(better, 0, carry.waited + due.astype(jnp.int32))
+        carry = carry._replace(
+            best=trees.select(better, params, carry.best),
+            best_value=jnp.where(better, value, carry.best_value),
+            waited=waited,
+        )
+        if plan.patience is not None:
+            over = (waited >= plan.patience) & (carry.code == RUNNING)
+            carry = carry._replace(code=jnp.where(over, jnp.int32(int(Status.OVERFITTED)), carry.code))
+        return carry, value
