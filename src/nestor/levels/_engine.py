@@ -201,7 +201,8 @@ class Engine:
         level = self.plan.levels[j]
 
         def objective(x: Tree, given: Given) -> jax.Array:
-            return self.value(given, j, x, given.states[j].drawn, moving=False)[0]
+            last = jnp.maximum(given.states[j].drawn - 1, 0)  # the batch of the last move
+            return self.value(given, j, x, last, moving=False)[0]
 
         def move(x: Tree, given: Given, change: Tree) -> Tree:
             state = given.states[j]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from nestor import trees
 from nestor.errors import BadArgument
@@ -318,11 +318,9 @@ class Graph:
     # --- parts ---------------------------------------------------------------------------------------
 
     def _keyed(self, where: str, key: Any) -> Prepared:
-        key = random_key(where, key)
         prepared = self._prepared
-        inputs = tuple(
-            level._replace(key=jax.random.fold_in(key, i)) for i, level in enumerate(prepared.inputs)
-        )
+        keys = _split(random_key(where, key), len(prepared.inputs))
+        inputs = tuple(level._replace(key=k) for level, k in zip(prepared.inputs, keys, strict=True))
         return prepared._replace(inputs=inputs)
 
     def _whole(self, params: Any) -> dict[str, Tree]:
@@ -337,22 +335,25 @@ class Graph:
         carry, rows = outcome
         params = [state.params for state in carry.states]
         best = carry.best or params
-        traced = isinstance(carry.code, jax.core.Tracer)
-        if not traced:
-            rows = jax.tree.map(lambda row: row[: int(carry.t)], rows)
+        made = rows.loss.shape[0] if isinstance(carry.code, jax.core.Tracer) else int(carry.t)
+        if made < rows.loss.shape[0]:
+            rows = jax.tree.map(lambda row: row[:made], rows)
         below = {name: rows.below[:, i] for i, name in enumerate(self.names[:-1])}
         history = LevelsHistory(rows.loss, rows.norm, rows.validation, below)
-        running = carry.code == int(Status.RUNNING)
-        code = jnp.where(running, jnp.int32(int(Status.FINISHED)), carry.code)
         return LevelsRun(
             self._whole(params),
             self._whole(best),
             carry.best_value,
             history,
             carry.t,
-            code,
+            carry.code,
             _driver.Position(carry.states, carry.own),
         )
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(key: jax.Array, count: int) -> list[jax.Array]:
+    return [jax.random.fold_in(key, i) for i in range(count)]
 
 
 def _short(adjoint: Any) -> str:

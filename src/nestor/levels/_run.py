@@ -159,6 +159,8 @@ class _Run:
         t = carry.t + 1
         carry = carry._replace(t=t, states=states, own=own, code=code)
         carry, validation = self._validated(inputs, carry, fine)
+        done = (carry.t == plan.steps) & (carry.code == RUNNING)
+        carry = carry._replace(code=jnp.where(done, jnp.int32(int(Status.FINISHED)), carry.code))
         return carry._replace(seen=Seen(loss, norm, validation, self._below(inputs, carry)))
 
     def _below(self, inputs: RunInputs, carry: Carry) -> jax.Array:
