@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 
 from nestor import trees
 from nestor.errors import BadArgument

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -81,10 +82,10 @@ class TensorBoardLogger:
 
     def __init__(self, folder: str | Path):
         try:
-            from tensorboardX import SummaryWriter
+            module = importlib.import_module("tensorboardX")
         except ImportError as error:
             raise MissingExtra("tensorboardX", "tensorboard", "TensorBoardLogger") from error
-        self._writer = SummaryWriter(str(folder))
+        self._writer = module.SummaryWriter(str(folder))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write the scalars that were measured."""
