@@ -15,9 +15,10 @@ from nestor.loops._bits import (
     spills,
 )
 from nestor.loops._loops import Loop, every_turn, last_turns, onward, rematerialised, to_the_end
-from nestor.loops._reversal import Groups, Machine, Residue, Reversal, Tape
+from nestor.loops._reversal import Groups, Machine, Residue, Reversal
 from nestor.loops._rules import Add, Forget, Rule, Scale, step
 from nestor.loops._segments import in_segments
+from nestor.loops._words import Tape
 
 __all__ = [
     "INT32",
