@@ -140,6 +140,24 @@ def test_momentum_is_what_makes_reversal_cheap():
     assert "needs momentum > 0" in without.remark
 
 
+def test_reversal_has_room_for_the_stretch_that_loses_most():
+    burst = jnp.concatenate([jnp.full(T - 20, 0.999), jnp.full(20, 0.01)])
+    even = jnp.full(T, jnp.exp(jnp.mean(jnp.log(burst))))
+    whole, stretches = (
+        [predicted(adjoint, optimizer=nestor.sgd(0.1, momentum=m)).stored for m in (burst, even)]
+        for adjoint in (nestor.Reversible(), nestor.Reversible(snapshots=10))
+    )
+    count = 20 * WIDTH + WIDTH * 5
+    np.testing.assert_allclose(*whole, rtol=1e-6)
+    assert stretches[0] - stretches[1] > 0.85 * count * 20 * math.log2(100) / 8
+    roomy = predicted(nestor.Reversible(bits=8000.0)).stored - predicted(nestor.Reversible()).stored
+    assert 900 * count < roomy < 1000 * count
+    decays, not_at_all = (
+        predicted(nestor.Reversible(), optimizer=nestor.adamw(0.1, weight_decay=w)).stored for w in (5.0, 0.0)
+    )
+    np.testing.assert_allclose(decays - not_at_all, count * T / 8, rtol=1e-6)
+
+
 def test_wrong_arguments():
     with pytest.raises(nestor.BadArgument, match="hyperparameters"):
         predicted(nestor.Unroll(), hyperparameters=0)

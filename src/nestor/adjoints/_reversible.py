@@ -38,7 +38,8 @@ class Reversible:
             stretch between two of them at a time, for one more forward run: for very long runs, best near
             c = sqrt(T b / 64) with b bits a step.
         bits: room on the stack, in bits for each parameter (of the whole run). None: found from the momentum
-            where that is known when `train` is called, else one bit a step.
+            and the weight decay where they are known when `train` is called; else one bit a step, or, if it is
+            the decay alone that is traced, a sixteenth for it.
         width: "int32" or "int64"; None is int64 where JAX has 64-bit numbers switched on. 32 bits resolve 3e-8
             (positions to 32, velocities to 64), 64 bits 1e-12 (both to 1024).
         on_mismatch: what happens if the start does not come back: "raise"; "checkpoint" computes the derivative
@@ -125,7 +126,7 @@ def _judge(good: Any) -> Any:
     if not bool(good):
         raise ReversalFailed(
             "Reversible(): the run backwards did not return to its start bit for bit, so its derivative would "
-            "be wrong.\nDo this: give the stack more room with Reversible(bits=...) if the momentum was traced; else "
-            'the gradient came out differently in the two directions: Reversible(on_mismatch="checkpoint").'
+            "be wrong.\nDo this: give the stack more room with Reversible(bits=...) if momentum or decay was traced; "
+            'else the gradient came out differently in the two directions: Reversible(on_mismatch="checkpoint").'
         )
     return np.bool_(good)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.loops._bits import Spill, Width
-from nestor.loops._rules import Rule
-from nestor.loops._words import Tape, Turn, Vectors, Words, X, apart, same
+from nestor.loops._rules import Rule, X
+from nestor.loops._words import Tape, Turn, Vectors, Words, apart, same
 
 Tree = Any
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 Coefficients = dict[str, jax.Array]
 Slots = dict[str, jax.Array]
+X = "x"  # the position, where it stands among the slots
 
 
 class Scale(NamedTuple):
@@ -56,6 +57,12 @@ class Rule(NamedTuple):
     drift: Callable[[Coefficients, Slots], jax.Array]
     shrink: str = ""
     fractions: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def scaled(self) -> dict[str, str]:
+        """What loses bits: for each slot that is multiplied, and for "x", the name of the coefficient."""
+        slots = {move.slot: move.by for move in self.kicks if isinstance(move, Scale)}
+        return {**slots, X: self.shrink} if self.shrink else slots
 
 
 LEFT_OVER = 2.0**-16  # what is left of a slot that integers forget: its low 16 bits are kept elsewhere

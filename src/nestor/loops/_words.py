@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.loops._bits import Spill, Stack, Width, divide, drop, multiply, restore, spills
-from nestor.loops._rules import LEFT_OVER, Forget, Rule, Scale, step
+from nestor.loops._rules import LEFT_OVER, Forget, Rule, Scale, X, step
 
 Tree = Any
-X = "x"  # the position among the words
 Vectors = dict[str, jax.Array]  # by slot, and "x"
 
 
@@ -73,16 +72,13 @@ class Words:
         self.points[X] = width.x
         squares = [self.points[slot] for slot in rule.slots if slot == "square"]
         self.floor = 2.0 ** -squares[0] if squares else 0.0
-        self.scaled = {move.slot: move.by for move in rule.kicks if isinstance(move, Scale)}
-        if rule.shrink:
-            self.scaled[X] = rule.shrink
         self.forgotten = [move.slot for move in rule.kicks if isinstance(move, Forget)]
 
     # --- all turns ---------------------------------------------------------------------------------
 
     def plan(self, columns: dict[str, jax.Array]) -> dict[str, Spill]:
         """What each multiplication of each turn does to the one stack of the group."""
-        plans = {slot: spills(columns[by]) for slot, by in self.scaled.items()}
+        plans = {slot: spills(columns[by]) for slot, by in self.rule.scaled.items()}
         if not plans:
             return {}
         bits = jnp.stack([plan.bits for plan in plans.values()], axis=1)
@@ -93,7 +89,7 @@ class Words:
     def in_range(self, columns: dict[str, jax.Array], start: Vectors) -> jax.Array:
         """Whether the start has words, and every multiplication a plan."""
         good = [self.width.fits(vector, self.points[slot]) for slot, vector in start.items()]
-        good += [jnp.all((columns[by] >= 2.0**-8) & (columns[by] <= 1)) for by in self.scaled.values()]
+        good += [jnp.all((columns[by] >= 2.0**-8) & (columns[by] <= 1)) for by in self.rule.scaled.values()]
         return jnp.all(jnp.stack(good))
 
     def encoded(self, start: Vectors, turns: int, rows: int) -> Tape:
@@ -136,7 +132,7 @@ class Words:
                 words[move.slot], dropped[move.slot] = drop(words[move.slot], dropped[move.slot], turn.number)
             else:
                 add(move.slot, self._amount(move.amount, turn, g, words, units))
-        if X in self.scaled:
+        if X in self.rule.scaled:
             words[X], stack = multiply(words[X], stack, turn.spills[X])
             units[X] = turn.spills[X].after
         add(X, self._amount(self._drift, turn, g, words, units))
@@ -147,7 +143,7 @@ class Words:
         words, stack, units = dict(tape.words), tape.stack, self._units(turn, after=True)
         amount = self._amount(self._drift, turn, jnp.zeros((), dtype), words, units)
         words[X] = words[X] - self.width.encode(amount, self.points[X], units[X])
-        if X in self.scaled:
+        if X in self.rule.scaled:
             words[X], stack = divide(words[X], stack, turn.spills[X])
         return Tape(words, stack, tape.dropped)
 

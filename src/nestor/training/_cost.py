@@ -206,25 +206,33 @@ def predict_cost(
             "predict_cost", "hyperparameters", got=hyperparameters, want="an integer >= 1", do="pass 1"
         )
     plan, inputs, _ = prepare("predict_cost", loss, params, data, settings)
-    bits = None if plan.rule is None else lost_bits(plan, inputs)
-    sizes = _sizes(plan, inputs, bits, inside=True)
+    sizes = _sizes(plan, inputs, _room(plan, inputs, Reversible()), inside=True)
     chosen = choose(plan, inputs, None)
     if isinstance(chosen, Reversible):  # `train` finds the bits again
         chosen = dataclasses.replace(chosen, bits=None)
     every = _usual(sizes, chosen) if adjoints is None else _checked(adjoints)
-    rows = tuple(_cost(adjoint, sizes, hyperparameters) for adjoint in every)
-    return CostTable(rows, chosen, plan.steps)
+    each = [(adjoint, sizes._replace(lost=_room(plan, inputs, adjoint))) for adjoint in every]
+    return CostTable(tuple(_cost(*one, hyperparameters) for one in each), chosen, plan.steps)
 
 
 def run_cost(plan: Plan, inputs: Inputs, seconds: float) -> RunCost:
     """What a run took, from its plan."""
     adjoint = plan.adjoint
-    room = adjoint.bits if isinstance(adjoint, Reversible) else 0.0
-    sizes = _sizes(plan, inputs, room, inside=isinstance(adjoint, Unroll | Truncate | OneStep))
+    sizes = _sizes(
+        plan, inputs, _room(plan, inputs, adjoint), inside=isinstance(adjoint, Unroll | Truncate | OneStep)
+    )
     stored = _kept(adjoint, sizes)
     bits = 8 * _stack(sizes) if isinstance(adjoint, Reversible) else math.nan
     one = np.float32
     return RunCost(short_name(adjoint), one(stored), one(bits), one(seconds))
+
+
+def _room(plan: Plan, inputs: Inputs, adjoint: Any) -> float:
+    """The bits for each parameter that a reversed run must have room for; 0 for other adjoints."""
+    if plan.rule is None or not isinstance(adjoint, Reversible):
+        return 0.0
+    bits = lost_bits(plan, inputs, adjoint.snapshots) if adjoint.bits is None else adjoint.bits
+    return float(plan.steps) if bits is None else bits
 
 
 def short_name(adjoint: Any) -> str:
@@ -288,7 +296,7 @@ class _Sizes(NamedTuple):
     function: bool
 
 
-def _sizes(plan: Plan, inputs: Inputs, lost: float | None, inside: bool) -> _Sizes:
+def _sizes(plan: Plan, inputs: Inputs, lost: float, inside: bool) -> _Sizes:
     leaves = jax.tree.leaves(inputs.params)
     rule = plan.rule
     forgotten = [] if rule is None else [move.slot for move in rule.kicks if isinstance(move, Forget)]
@@ -306,7 +314,7 @@ def _sizes(plan: Plan, inputs: Inputs, lost: float | None, inside: bool) -> _Siz
         params=sum(leaf.size for leaf in leaves),
         words=0 if rule is None else 1 + len(rule.slots),
         width=8 if wide else 4,
-        lost=float(plan.steps) if lost is None else lost,
+        lost=lost,
         forgets=len(forgotten),
         state=float(state),
         whole=float(whole),
