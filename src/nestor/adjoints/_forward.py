@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,16 @@ class Forward:
     """Differentiate every step, forwards, while the solve runs: memory of one state per direction.
 
     The exact derivative of the computation for a few inputs (`jvp`, `jacfwd`, any order of them), without a
-    bound on the number of steps that must be stored. Reverse mode is refused with `CannotDifferentiate`.
+    bound on the number of steps that must be stored. Reverse mode is refused with `CannotDifferentiate`. In a
+    graph the levels above such a level are differentiated in forward mode: one pass a parameter of theirs.
 
     >>> import jax, nestor
     >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Forward())
     >>> bool(abs(jax.jacfwd(y)(1.0) - 1.0) < 1e-3)
     True
     """
+
+    forward_only: ClassVar[bool] = True
 
     def attach(self, loop: Loop, read: Read, condition: Condition) -> Callable[[Tree], Answer]:
         """See `Adjoint.attach`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from nestor.adjoints._evolution import Evolution
 from nestor.adjoints._finite_difference import FiniteDifference
+from nestor.adjoints._first_order import DARTS, SAMA
 from nestor.adjoints._implicit import Implicit
 from nestor.adjoints._reversible import Reversible
 from nestor.adjoints._unrolled import Checkpoint, Truncate
@@ -52,6 +53,8 @@ _TABLE: dict[type, dict[str, Setting]] = {
         "segment": optional(count(10)),
         "batch": optional(count(16)),
     },
+    DARTS: {"eps": _POSITIVE._replace(example="1e-2"), "rate": _POSITIVE},
+    SAMA: {"eps": _POSITIVE._replace(example="1e-2")},
     FiniteDifference: {"step": optional(_POSITIVE._replace(example="1e-3")), "batch": optional(count(16))},
 }
 

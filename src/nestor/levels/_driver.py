@@ -15,9 +15,8 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
-from nestor.levels._prepare import Prepared
+from nestor.levels._prepare import Prepared, Reader, check_arity, traced
 from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
-from nestor.programs import trace_function
 from nestor.solution import Status
 from nestor.training import load_state, save_state, signature
 
@@ -44,10 +43,11 @@ class Settings:
 
 
 class Position(NamedTuple):
-    """Where a run is: the states of the levels, and what its method keeps besides."""
+    """Where a run is: the states of the levels, what its method keeps besides, and the random key."""
 
     states: Any
     own: Any
+    key: Any
 
 
 def drive(
@@ -55,6 +55,7 @@ def drive(
 ) -> tuple[Carry, Seen]:
     """Make the run; what it ends with, and what was recorded."""
     plan, inputs = _planned(where, prepared, steps, start, settings)
+    _check_watchers(where, settings)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
         return _traced(where, plan, inputs, settings)
     begin, stretch = compiled(plan)
@@ -67,18 +68,25 @@ def drive(
     try:
         while int(carry.code) == RUNNING and int(carry.t) < plan.steps:
             t = int(carry.t)
-            until = min(plan.steps, *(every * (t // every + 1) for every in (watch.every, saved.every)))
-            carry, rows = jax.block_until_ready(stretch(inputs, carry, rows, jnp.int32(until)))
+            until = min(plan.steps, *(every * (t // every + 1) for every in (plan.reports, saved.every)))
+            carry, rows = stretch(inputs, carry, rows, jnp.int32(until))
+            jax.block_until_ready(carry)  # after the assignment: Ctrl-C does not lose the stretch
             saved.save(carry, rows)
             if watch.stops(carry, rows):
-                carry = carry._replace(code=jnp.int32(int(Status.STOPPED)))
+                carry = _stopped(carry)
                 saved.save(carry, rows, now=True)
     except KeyboardInterrupt:
-        carry = carry._replace(code=jnp.int32(int(Status.STOPPED)))
+        carry = _stopped(carry)
         saved.save(carry, rows, now=True)
     finally:
         watch.close()
     return carry, rows
+
+
+def _stopped(carry: Carry) -> Carry:
+    """The same with the status STOPPED, unless the run had come to an end by itself."""
+    stopped = jnp.int32(int(Status.STOPPED))
+    return carry._replace(code=jnp.where(carry.code == RUNNING, stopped, carry.code))
 
 
 def raise_if_failed(where: str, run: Any, wanted: bool) -> None:
@@ -97,7 +105,7 @@ def raise_if_failed(where: str, run: Any, wanted: bool) -> None:
 def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) -> tuple[Carry, Seen]:
     """A run inside jit or vmap: one stretch, nothing to see of it on the way, and no derivative."""
     for name in ("callback", "logger", "checkpoint", "progress"):
-        if getattr(settings, name):
+        if getattr(settings, name) not in (None, False):
             raise BadArgument(
                 where,
                 name,
@@ -129,7 +137,7 @@ def _planned(
     steps = _count(where, "steps", steps)
     graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
     states = (
-        compiled_beginning(graph)(prepared.inputs) if start is None else _states_of(where, start, prepared)
+        compiled_beginning(graph)(prepared.inputs) if start is None else states_of(where, start, prepared)
     )
     program, captured = None, []
     if settings.validation is not None:
@@ -143,7 +151,6 @@ def _planned(
             do="pass validation=... as well",
         )
     hundredth = max(1, math.ceil(steps / 100))
-    watched = settings.callback or settings.progress or settings.logger
     every = _optional_count(where, "report_every", settings.report_every)
     method, arrays = None, []
     if settings.method is not None:
@@ -155,9 +162,12 @@ def _planned(
         validation=program,
         every=_optional_count(where, "validate_every", settings.validate_every) or hundredth,
         patience=_optional_count(where, "patience", settings.patience),
-        reports=(every or hundredth) if watched or every else 0,
+        reports=every or hundredth,
     )
-    return plan, RunInputs(prepared.inputs, states, arrays, captured)
+    inputs = RunInputs(prepared.inputs, states, arrays, captured)
+    if graph.mesh is not None:  # everything is on all devices, wherever it was
+        inputs = jax.device_put(inputs, jax.sharding.NamedSharding(graph.mesh, jax.sharding.PartitionSpec()))
+    return plan, inputs
 
 
 def _count(where: str, name: str, value: Any) -> int:
@@ -170,18 +180,32 @@ def _optional_count(where: str, name: str, value: Any) -> int | None:
     return None if value is None else _count(where, name, value)
 
 
-def _states_of(where: str, start: Any, prepared: Prepared) -> Any:
+def _check_watchers(where: str, settings: Settings) -> None:
+    if settings.callback is not None and not callable(settings.callback):
+        raise BadArgument(
+            where, "callback", got=settings.callback, want="a function of one report", do="pass a function"
+        )
+    if settings.logger is not None and not callable(getattr(settings.logger, "log", None)):
+        raise BadArgument(
+            where,
+            "logger",
+            got=settings.logger,
+            want="an object with log(step, metrics)",
+            do='pass nestor.levels.CSVLogger("run.csv"), or an object of yours with that one verb',
+        )
+
+
+def states_of(where: str, start: Any, prepared: Prepared) -> Any:
+    """The states of all levels at the end of a run, if they are states of these levels."""
     states = getattr(getattr(start, "state", None), "states", None)
-    here = [level.initial for level in prepared.inputs]
-    fits = states is not None and jax.tree.map(jnp.shape, [s.params for s in states]) == jax.tree.map(
-        jnp.shape, here
-    )
-    if not fits:
+    shapes = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)  # noqa: E731
+    here = jax.eval_shape(compiled_beginning(prepared.plan), prepared.inputs)
+    if states is None or shapes(states) != shapes(here):
         raise BadArgument(
             where,
             "start",
             got=start,
-            want="a run of a graph with these levels",
+            want="a run of a graph with these levels and optimizers",
             do="pass what an earlier run(...) returned; to set parameters, build the graph from them",
         )
     return states
@@ -199,13 +223,10 @@ def _validation(where: str, prepared: Prepared, validation: Any) -> tuple[Any, l
             want="a function of the parameters of all levels by name",
             do='write validation=lambda p: loss(p["weights"], held_out)',
         )
-    program, captured, shape = trace_function(
-        where,
-        "validation",
-        lambda params: validation({name: wholes[name](params[name]) for name in params}),
-        trained,
-        takes="one argument, the parameters by level",
-    )
+    read = Reader(wholes)
+    check_arity(where, "validation", validation, 1)
+    program, captured = traced(where, "validation", lambda params: validation(read(params)), read, trained)
+    shape = program.out_shape
     if not (isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()):
         raise BadArgument(
             where,
@@ -251,15 +272,18 @@ def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
             )
         devices = jax.devices()[:devices]
     for level in prepared.plan.levels:
-        size = level.batches.size
-        if size % len(devices):
-            raise BadArgument(
-                where,
-                "devices",
-                got=len(devices),
-                want=f'a divisor of every batch size; that of level "{level.name}" is {size}',
-                do="choose batch_size as a multiple of the number of devices",
-            )
+        sizes = {level.batches.size}
+        if level.batches.function is not None:
+            sizes = {(*leaf.shape, 1)[0] for leaf in jax.tree.leaves(level.batches.function.out_shape)}
+        for size in sizes:
+            if size % len(devices):
+                raise BadArgument(
+                    where,
+                    "devices",
+                    got=len(devices),
+                    want=f'a divisor of every batch size; that of level "{level.name}" is {size}',
+                    do="choose batch_size as a multiple of the number of devices",
+                )
     return jax.sharding.Mesh(np.asarray(devices), ("data",))
 
 
@@ -278,8 +302,8 @@ class _Saved:
         self.every = _optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
             1, plan.steps // 10
         )
-        begin, stretch = compiled(plan)
-        facts = (plan.steps, plan.every, plan.patience, plan.reports, plan.mover)
+        begin, stretch = compiled(plan._replace(reports=1))  # who looks on changes nothing
+        facts = (plan.steps, plan.every, plan.patience, plan.mover)
         self.sign = signature(lambda i: stretch(i, *begin(i), jnp.int32(1)), repr(facts), inputs)
 
     def restored(self, carry: Carry, rows: Seen) -> tuple[Carry, Seen]:
@@ -301,8 +325,7 @@ class _Watch:
     def __init__(self, plan: RunPlan, prepared: Prepared, settings: Settings, report: Reporter):
         self.plan, self.settings, self.report = plan, settings, report
         self.names = [level.name for level in prepared.plan.levels]
-        self.watched = settings.callback or settings.progress or settings.logger
-        self.every = plan.reports if self.watched else plan.steps
+        self.watched = settings.callback or settings.progress or settings.logger is not None
         self.bar = None
         if settings.progress:
             from tqdm import tqdm
@@ -312,7 +335,7 @@ class _Watch:
     def stops(self, carry: Carry, rows: Seen) -> bool:
         """Report what is due; whether somebody wants the run to end."""
         step = int(carry.t)
-        due = step % self.every == 0 or step == self.plan.steps or int(carry.code) != RUNNING
+        due = step % self.plan.reports == 0 or step == self.plan.steps or int(carry.code) != RUNNING
         if not self.watched or not due:
             return False
         metrics = self._metrics(carry, rows)

@@ -7,6 +7,7 @@ the derivative of a composition of functions, which JAX takes, and every path th
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from nestor.training import advance_optimizer, begin_optimizer
 
 Tree = Any
 States = tuple[LevelState, ...]
+_ANOTHER = 2**32 - 1  # folded into a key for noise that is not the loss's: no batch has this number
 
 
 class Move(NamedTuple):
@@ -35,6 +37,11 @@ class Engine:
 
     def __init__(self, plan: GraphPlan):
         self.plan = plan
+        below: list[frozenset[int]] = []
+        for level in plan.levels:
+            below.append(frozenset(level.needs).union(*(below[j] for j in level.needs)))
+        only = {i for i, level in enumerate(plan.levels) if getattr(level.adjoint, "forward_only", False)}
+        self._forwards = frozenset(i for i, lower in enumerate(below) if lower & only)
 
     # --- where levels are ----------------------------------------------------------------------------
 
@@ -117,8 +124,9 @@ class Engine:
             there = states[j]._replace(params=trees.stop_gradient(x))
             return x, (*states[:j], there, *states[j + 1 :])
         if not at_the_answer(level):
+            fresh = jax.random.fold_in(jax.random.fold_in(inputs[j].key, _ANOTHER), states[j].runs)
             answer = level.adjoint.attach(self._loop(j), _read_steps, self._condition(j))(
-                Given(inputs, known, states[: j + 1])
+                Given(inputs, known, states[: j + 1], fresh)
             )
             return answer.x, (*answer.record, *states[j + 1 :]) if moving else states
         if moving:
@@ -174,11 +182,11 @@ class Engine:
                 lambda x, at, moving: self.value(at, i, x, state.drawn, moving=moving),
                 given,
                 state.params,
-                jax.random.fold_in(own.key, state.drawn),
+                jax.random.fold_in(jax.random.fold_in(own.key, _ANOTHER), state.drawn),
             )
         else:
-            (loss, lower), gradient = jax.value_and_grad(
-                lambda x: self.value(given, i, x, state.drawn, moving=True), has_aux=True
+            (loss, lower), gradient = self._slope(i)(
+                lambda x: self.value(given, i, x, state.drawn, moving=True)
             )(state.params)
         gradient = self._clipped(level, own, gradient)
         optimizer = self._optimizer(given.inputs, i, given.known)
@@ -187,6 +195,24 @@ class Engine:
             params = level.project(own.project, params)
         there = LevelState(params, memory, state.t + 1, state.drawn + 1, state.runs)
         return Move((*lower, there), loss, gradient)
+
+    def _slope(self, i: int) -> Callable[..., Any]:
+        """From (x -> (value, more)) to (x -> ((value, more), gradient)), in the mode that the levels below allow."""
+        if i not in self._forwards:
+            return functools.partial(jax.value_and_grad, has_aux=True)
+
+        def forwards(function: Callable[[Tree], tuple[jax.Array, Any]]) -> Callable[[Tree], Any]:
+            def kept(x: Tree) -> tuple[jax.Array, Any]:
+                value, more = function(x)
+                return value, (value, more)
+
+            def both(x: Tree) -> Any:
+                gradient, found = jax.jacfwd(kept, has_aux=True)(x)
+                return found, gradient
+
+            return both
+
+        return forwards
 
     @staticmethod
     def _clipped(level: LevelPlan, own: LevelInputs, gradient: Tree) -> Tree:
@@ -204,20 +230,34 @@ class Engine:
             last = jnp.maximum(given.states[j].drawn - 1, 0)  # the batch of the last move
             return self.value(given, j, x, last, moving=False)[0]
 
+        def slope(x: Tree, given: Given) -> Tree:
+            return self._slope(j)(lambda x: (objective(x, given), None))(x)[1]
+
+        def projected(x: Tree, given: Given) -> Tree:
+            return x if level.project is None else level.project(given.inputs[j].project, x)
+
+        def residual(x: Tree, given: Given) -> Tree:
+            gradient = slope(x, given)
+            if level.project is None:
+                return gradient
+            return trees.subtract(x, projected(trees.subtract(x, gradient), given))
+
         def move(x: Tree, given: Given, change: Tree) -> Tree:
             state = given.states[j]
             optimizer = self._optimizer(given.inputs, j, given.known)
 
             def moved(gradient: Tree) -> Tree:
                 gradient = self._clipped(level, given.inputs[j], gradient)
-                return advance_optimizer(optimizer, state.t, gradient, x, state.optimizer)[0]
+                moved = advance_optimizer(optimizer, state.t, gradient, x, state.optimizer)[0]
+                return projected(moved, given)
 
-            return jax.jvp(moved, (jax.grad(objective)(x, given),), (change,))[1]
+            return jax.jvp(moved, (slope(x, given),), (change,))[1]
 
+        free = level.project is None
         return Condition(
-            residual=lambda x, given: jax.grad(objective)(x, given),
-            symmetric=all(_is_exact(self.plan.levels[k]) for k in level.needs),
-            positive=not level.needs,
+            residual=residual,
+            symmetric=free and all(_is_exact(self.plan.levels[k]) for k in level.needs),
+            positive=free and not level.needs,
             objective=objective,
             move=move,
         )

@@ -231,7 +231,7 @@ class Graph:
 
         Args:
             level: its name; None is the highest.
-            key: a random key for batches and noise; None is ``jax.random.key(0)``.
+            key: a random key for batches and noise; None is that of `start`, or ``jax.random.key(0)``.
             start: a run whose end is where the levels are; None is their start.
 
         Differentiable itself, where the adjoints below are. Cost: as of one move.
@@ -253,9 +253,12 @@ class Graph:
                 do="leave it away for the highest level",
             )
         i = len(self.names) - 1 if level is None else self.names.index(level)
-        prepared = self._keyed(f"{WHERE}.hypergradient", key)
+        where = f"{WHERE}.hypergradient"
+        prepared, _ = self._keyed(where, key, start)
         plan, inputs = prepared.plan, prepared.inputs
-        states = compiled_beginning(plan)(inputs) if start is None else start.state.states
+        states = (
+            compiled_beginning(plan)(inputs) if start is None else _driver.states_of(where, start, prepared)
+        )
         move = compiled_move(plan, i)(inputs, states)
         after = (*move.states[:i], *states[i:])
         return Hypergradient(move.loss, move.gradient, self._whole([s.params for s in after]))
@@ -286,9 +289,10 @@ class Graph:
 
         Args:
             steps: moves of the highest level.
-            key: a random key for batches and noise; None is ``jax.random.key(0)``.
+            key: a random key for batches and noise; None is that of `start`, or ``jax.random.key(0)``.
             method: None is the alternating engine; or a single-loop method for two levels, such as `SOBA`.
-            start: a run of this graph to go on from, everything included.
+            start: a run of this graph to go on from: levels, optimizers, batches and random key. Validation
+                begins anew.
             validation: ``validation(p) -> scalar`` of all parameters by name, for `best` and `patience`.
             validate_every: outer steps between two validations; None is a hundredth of the run.
             patience: stop after so many validations without a new lowest one.
@@ -310,19 +314,22 @@ class Graph:
         """
         arguments = {k: v for k, v in locals().items() if k not in ("self", "steps", "key", "start")}
         where = f"{WHERE}.run"
-        prepared = self._keyed(where, key)
+        prepared, key = self._keyed(where, key, start)
         outcome = _driver.drive(where, prepared, steps, start, _driver.Settings(**arguments), self._report)
-        run = self._delivered(outcome)
+        run = self._delivered(outcome, key)
         _driver.raise_if_failed(where, run, raise_on_failure)
         return run
 
     # --- parts ---------------------------------------------------------------------------------------
 
-    def _keyed(self, where: str, key: Any) -> Prepared:
+    def _keyed(self, where: str, key: Any, start: Any) -> tuple[Prepared, jax.Array]:
         prepared = self._prepared
-        keys = _split(random_key(where, key), len(prepared.inputs))
+        if key is None:
+            key = getattr(getattr(start, "state", None), "key", None)
+        key = random_key(where, key)
+        keys = _split(key, len(prepared.inputs))
         inputs = tuple(level._replace(key=k) for level, k in zip(prepared.inputs, keys, strict=True))
-        return prepared._replace(inputs=inputs)
+        return prepared._replace(inputs=inputs), key
 
     def _whole(self, params: Any) -> dict[str, Tree]:
         return {
@@ -332,7 +339,7 @@ class Graph:
     def _report(self, step: int, steps: int, metrics: dict[str, float], states: Any) -> LevelsReport:
         return LevelsReport(step, steps, metrics, self._whole([s.params for s in states]))
 
-    def _delivered(self, outcome: Any) -> LevelsRun:
+    def _delivered(self, outcome: Any, key: jax.Array) -> LevelsRun:
         carry, rows = outcome
         params = [state.params for state in carry.states]
         best = carry.best or params
@@ -348,7 +355,7 @@ class Graph:
             history,
             carry.t,
             carry.code,
-            _driver.Position(carry.states, carry.own),
+            _driver.Position(carry.states, carry.own, key),
         )
 
 

@@ -33,8 +33,8 @@ class Level:
             one, from `params`. None is True where there is a `start`, else False.
         answer: ``answer(p) -> params``, the answer in closed form; then there is no optimizer and no steps, and
             derivatives cross it as they cross any function.
-        gradient: how the gradient of this level is found: None differentiates its loss; `Evolution` or
-            `Reinforce` only evaluate it, for what has no derivative.
+        gradient: how the gradient of this level is found: None differentiates its loss; `levels.Smoothed` or
+            `levels.Reinforce` only evaluate it, for what has no derivative.
         clip: largest norm of a gradient, a number; longer ones are scaled down to it.
         project: ``project(params) -> params``, applied after every move, for constraints.
         accumulate: parts into which a batch is divided; its loss is the mean over them, and they are computed one

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from nestor.errors import MissingExtra
+from nestor.errors import BadArgument, MissingExtra
 
 
 @runtime_checkable
@@ -25,6 +25,9 @@ class CSVLogger:
 
     Args:
         path: of the file; folders are made.
+
+    Raises:
+        BadArgument: at the first row, where the file has columns for other measurements.
 
     >>> import nestor, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +48,15 @@ class CSVLogger:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._names = self._header() or list(metrics)
+            lost = [name for name in metrics if name not in self._names]
+            if lost:
+                raise BadArgument(
+                    "CSVLogger",
+                    "path",
+                    got=f"{str(self.path)!r}, a file that has no column {lost[0]!r}",
+                    want="a new file, or one that this graph was logged to",
+                    do="pass another file name",
+                )
             new = not self.path.exists() or self.path.stat().st_size == 0
             self._file = self.path.open("a", newline="")
             if new:
@@ -82,10 +94,10 @@ class TensorBoardLogger:
 
     def __init__(self, folder: str | Path):
         try:
-            module = importlib.import_module("tensorboardX")
+            board = importlib.import_module("tensorboardX")
         except ImportError as error:
             raise MissingExtra("tensorboardX", "tensorboard", "TensorBoardLogger") from error
-        self._writer = module.SummaryWriter(str(folder))
+        self._writer = board.SummaryWriter(str(folder))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write the scalars that were measured."""

@@ -103,8 +103,10 @@ class Given(NamedTuple):
         inputs: of all levels.
         known: the parameters of levels above, by their number.
         states: of the levels up to this one, lowest first.
+        fresh: a random key, another one at every run, for adjoints that draw noise; None where nothing draws.
     """
 
     inputs: tuple[LevelInputs, ...]
     known: dict[int, Tree]
     states: tuple[LevelState, ...]
+    fresh: Any = None

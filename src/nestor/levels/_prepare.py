@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,6 +41,44 @@ class Prepared(NamedTuple):
     feels: tuple[frozenset[int], ...]
 
 
+class Reader:
+    """From trained arrays by level to what the user's functions read: whole trees by level.
+
+    Args:
+        wholes: by level, from its trained arrays to the user's whole tree.
+    """
+
+    def __init__(self, wholes: Mapping[str, Callable[[Tree], Tree]]):
+        self._wholes = wholes
+        self._kind: type[dict[str, Tree]] = dict
+
+    def __call__(self, params: dict[str, Tree]) -> dict[str, Tree]:
+        """The whole trees."""
+        return self._kind({name: self._wholes[name](params[name]) for name in params})
+
+    def unknown_name(self, function: Callable[..., Any], *args: Any) -> str | None:
+        """The name that a function looks up though no level is called so; None if that is not what fails."""
+        self._kind = _Named
+        try:
+            jax.eval_shape(function, *args)
+        except _NoSuchLevel as error:
+            return error.args[0]
+        except Exception:  # it fails in another way, which is said as it is
+            return None
+        finally:
+            self._kind = dict
+        return None
+
+
+class _NoSuchLevel(Exception):
+    pass
+
+
+class _Named(dict[str, Any]):
+    def __missing__(self, name: Any) -> Any:
+        raise _NoSuchLevel(name)
+
+
 class _Part(NamedTuple):
     """One level while it is prepared."""
 
@@ -57,11 +96,7 @@ def prepare(levels: Any) -> Prepared:
     """
     parts = _parts(levels)
     trained = {part.name: part.trained for part in parts}
-    wholes = {part.name: part.whole for part in parts}
-
-    def seen(params: dict[str, Tree]) -> dict[str, Tree]:
-        return {name: wholes[name](params[name]) for name in params}
-
+    seen = Reader({part.name: part.whole for part in parts})
     made = [_level(i, part, trained, seen, parts) for i, part in enumerate(parts)]
     reads = tuple(m.reads for m in made)
     needs, feels = _connected(reads, tuple(m.sets for m in made))
@@ -120,7 +155,7 @@ def _level(
     i: int,
     part: _Part,
     trained: dict[str, Tree],
-    seen: Callable[[dict[str, Tree]], dict[str, Tree]],
+    seen: Reader,
     parts: list[_Part],
 ) -> _Made:
     name, level = part.name, part.level
@@ -130,10 +165,14 @@ def _level(
     rows, source, data, example = prepare_data(where, "data", level.data)
     batches = _batches(where, level, rows, source)
     batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
-    _check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
-    called = _loss(level, seen)
-    program, captured = _traced(where, "loss", called, names, trained, batch, jax.random.key(0))
+    check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
+    args = (trained, batch, jax.random.key(0))
+    plain = _loss(level, seen)
+    program, captured = traced(where, "loss", plain, seen, *args)
     _check_scalar(where, program.out_shape)
+    read = _read_by(program, names, trained)
+    if level.accumulate > 1:  # the loop over the parts hides what is read
+        program, captured = traced(where, "loss", _in_parts(plain, level.accumulate), seen, *args)
 
     above = lambda field, function: _reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
     arrays, rest, rule, chooses, chosen_by = _optimizer(where, level, part, above)
@@ -170,10 +209,10 @@ def _level(
         start=start_captured,
         answer=answer_captured,
     )
-    return _Made(plan, inputs, _read_by(program, names, trained), chosen_by | started_by | answered_by)
+    return _Made(plan, inputs, read, chosen_by | started_by | answered_by)
 
 
-def _loss(level: Level, seen: Callable[[dict[str, Tree]], dict[str, Tree]]) -> Callable[..., jax.Array]:
+def _loss(level: Level, seen: Reader) -> Callable[..., Any]:
     def plain(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
         extra = (key,) if level.stochastic else ()
         if level.precision is None:
@@ -182,12 +221,18 @@ def _loss(level: Level, seen: Callable[[dict[str, Tree]], dict[str, Tree]]) -> C
         value = level.loss(seen(_cast(params, low)), _cast(batch, low), *extra)
         return jnp.asarray(value).astype(trees.float_dtype(params))
 
-    if level.accumulate == 1:
-        return plain
+    return plain
+
+
+def _in_parts(plain: Callable[..., Any], m: int) -> Callable[..., Any]:
+    """The mean of a loss over m parts of its batch, one after the other."""
+
+    def dealt(leaf: jax.Array) -> jax.Array:
+        """(m, n/m, ...): part k has the rows k, k + m, ...; of a batch on many devices each part is, too."""
+        return jnp.moveaxis(leaf.reshape(leaf.shape[0] // m, m, *leaf.shape[1:]), 1, 0)
 
     def in_parts(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
-        m = level.accumulate
-        cut = jax.tree.map(lambda leaf: leaf.reshape(m, leaf.shape[0] // m, *leaf.shape[1:]), batch)
+        cut = jax.tree.map(dealt, batch)
 
         @jax.checkpoint
         def part(params: dict[str, Tree], rows: Tree, number: jax.Array) -> Any:
@@ -212,21 +257,29 @@ def _cast(tree: Tree, dtype: Any) -> Tree:
     return jax.tree.map(cast, tree)
 
 
-def _traced(
-    where: str, field: str, function: Callable[..., Any], names: list[str], *args: Any
+def traced(
+    where: str, field: str, function: Callable[..., Any], read: Reader, *args: Any
 ) -> tuple[Program, list[Any]]:
+    """The program of a function of the parameters of all levels, and what it captured.
+
+    Raises:
+        BadArgument: it cannot be traced, or reads a level that is not there.
+    """
     try:
         return trace_function(where, field, function, *args)[:2]
     except KeyError as error:
-        if error.args and error.args[0] not in names and isinstance(error.args[0], str):
-            raise BadArgument(
-                where,
-                field,
-                got=f"a function that reads p[{error.args[0]!r}]",
-                want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
-                do="correct the name, or add a level of that name",
-            ) from error
-        raise
+        name = read.unknown_name(function, *args)
+        if name is None:
+            raise
+        names = sorted(args[0])
+        like = difflib.get_close_matches(str(name), names, 1)
+        raise BadArgument(
+            where,
+            field,
+            got=f"a function that reads p[{name!r}]",
+            want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
+            do=f"write p[{like[0]!r}]" if like else "correct the name, or add a level of that name",
+        ) from error
 
 
 def _read_by(program: Program, names: list[str], trained: dict[str, Tree], skip: int = 0) -> frozenset[int]:
@@ -243,11 +296,11 @@ def _reading_above(
     i: int,
     names: list[str],
     trained: dict[str, Tree],
-    seen: Callable[[dict[str, Tree]], dict[str, Tree]],
+    seen: Reader,
 ) -> tuple[Program, list[Any], frozenset[int]]:
     """The program of a function of the parameters above a level."""
-    _check_arity(where, field, function, 1, False)
-    program, captured = _traced(where, field, lambda params: function(seen(params)), names, trained)
+    check_arity(where, field, function, 1)
+    program, captured = traced(where, field, lambda params: function(seen(params)), seen, trained)
     read = _read_by(program, names, trained)
     low = [names[k] for k in sorted(read) if k <= i]
     if low:
@@ -276,6 +329,16 @@ def _optimizer(where: str, level: Level, part: _Part, above: Any) -> Any:
             got="missing" if optimizer is None else optimizer,
             want="how its parameters move",
             do="pass nestor.sgd(0.1), nestor.adam(1e-3), optax.adam(1e-3) ..., or answer=... in closed form",
+        )
+    if (getattr(optimizer, "__module__", None) or "").split(".")[0] in ("nestor", "optax") and not hasattr(
+        optimizer, "update"
+    ):
+        raise BadArgument(
+            where,
+            "optimizer",
+            got=f"the function {getattr(optimizer, '__name__', optimizer)}",
+            want="an optimizer, or a function from p to one",
+            do="call it with its rate: nestor.sgd(0.1), optax.adam(1e-3)",
         )
     by_levels = callable(optimizer) and not is_transformation(optimizer) and not hasattr(optimizer, "update")
     if not by_levels:
@@ -344,7 +407,7 @@ def _projection(where: str, level: Level, part: _Part) -> tuple[Program | None, 
     if level.project is None:
         return None, []
     project = level.project
-    _check_arity(where, "project", project, 1, False)
+    check_arity(where, "project", project, 1)
     return trace_function(
         where,
         "project",
@@ -412,6 +475,14 @@ def _check_fields(where: str, level: Level, top: bool) -> None:
             want="1 for the highest level: nothing above it waits for it",
             do="pass the number of its steps to run(steps=...)",
         )
+    if top and level.answer is not None:
+        raise BadArgument(
+            where,
+            "answer",
+            got="a closed form for the highest level",
+            want="None for the highest level: it is what moves",
+            do="leave it away and pass an optimizer",
+        )
     restart = level.restart
     if not (restart is None or isinstance(restart, bool) or (type(restart) is int and restart >= 1)):
         raise BadArgument(
@@ -422,9 +493,9 @@ def _check_fields(where: str, level: Level, top: bool) -> None:
             where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
         )
     clip = level.clip
-    if clip is not None and not (isinstance(clip, (int, float)) and clip > 0):
-        if not isinstance(clip, (jax.Array, np.ndarray)) or clip.ndim:
-            raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
+    number = isinstance(clip, (int, float)) and clip > 0
+    if not (clip is None or number or (isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0)):
+        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
     if level.precision is not None:
         try:
             good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
@@ -448,7 +519,8 @@ def _check_fields(where: str, level: Level, top: bool) -> None:
         )
 
 
-def _check_arity(where: str, field: str, function: Any, count: int, stochastic: bool) -> None:
+def check_arity(where: str, field: str, function: Any, count: int, stochastic: bool = False) -> None:
+    """Whether the user's function takes that many arguments."""
     takes = {1: "(p), the parameters by level", 2: "(p, batch)", 3: "(p, batch, key)"}[count]
     if field == "project":
         takes = "(params), those of this level"
@@ -463,8 +535,7 @@ def _check_arity(where: str, field: str, function: Any, count: int, stochastic: 
             field,
             got=f"a function with signature {getattr(function, '__name__', 'f')}{signature}",
             want=f"callable with {takes}",
-            do="close over the rest"
-            + ("" if stochastic or count > 2 else "; for a key, pass stochastic=True"),
+            do="close over the rest" + ("; for a key, pass stochastic=True" if count == 2 else ""),
         )
 
 

@@ -30,7 +30,7 @@ class RunPlan(NamedTuple):
         validation: parameters by name -> scalar; None for none.
         every: outer steps between two validations.
         patience: validations without improvement before the run stops; None for no end.
-        reports: outer steps between two measurements of the losses below; 0 for none.
+        reports: outer steps between two measurements of the losses below.
     """
 
     graph: GraphPlan
@@ -153,7 +153,7 @@ class _Run:
                 self.engine, inputs.levels, carry.states, carry.own
             )
         loss, norm = loss.astype(dtype), trees.norm(gradient).astype(dtype)
-        fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+        fine = jnp.isfinite(loss) & jnp.isfinite(norm) & trees.all_finite([s.params for s in states])
         states, own = trees.select(fine, (states, own), (carry.states, carry.own))
         code = jnp.where(fine, carry.code, jnp.int32(int(Status.NOT_FINITE)))
         t = carry.t + 1
@@ -166,7 +166,7 @@ class _Run:
     def _below(self, inputs: RunInputs, carry: Carry) -> jax.Array:
         dtype = carry.best_value.dtype
         blank = jnp.full((self.top,), jnp.nan, dtype)
-        if not self.plan.reports or not self.top:
+        if not self.top:
             return blank
         known = {k: state.params for k, state in enumerate(carry.states)}
 
