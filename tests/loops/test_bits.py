@@ -333,7 +333,7 @@ def test_words_with_their_low_half_dropped(width: Width):
     with native(width):
         first = start(width, 7, 1, 0)
         pushes = pushed(width, 9, 7, 1)
-        v, stack = first.x, Stack.empty(7, 9, jnp.uint16)
+        v, stack = first.x, Stack.empty(7, 9, jnp.uint16 if width is INT32 else jnp.uint32)
         for t in range(9):
             v, stack = jax.jit(drop)(v, stack, t)
             v = v + pushes[t]

@@ -30,8 +30,8 @@ class Reversible:
 
     For `nestor.train` with `sgd` (with or without momentum, Nesterov), `rmsprop`, `adagrad`, `adam`, `adamw`
     and `leapfrog`. Steps without memory (no momentum, Nesterov, `adagrad`, `rmsprop` without momentum) cannot
-    be undone from where they lead to: they store 16 bits a step, and 2^-16 of each step is left over in the next,
-    so their numbers agree with those of other adjoints to about 1e-5 only.
+    be undone from where they lead to: they store half a word a step (16 or 32 bits), and 2^-16 or 2^-32 of each step
+    is left over in the next, so in int32 their numbers agree with those of other adjoints to about 1e-4 only.
 
     Args:
         snapshots: c; None stores the bits of the whole run. A number keeps c states, and the bits of one

@@ -49,6 +49,11 @@ class Width:
     v: int
     room: int
 
+    @property
+    def half(self) -> int:
+        """Bits of half a word."""
+        return 16 if self.name == "int32" else 32
+
     def encode(self, values: jax.Array, point: int, unit: Scalar = 1.0) -> jax.Array:
         """The nearest words: round(values * 2^point / unit). Wrong where `fits` is false.
 
@@ -223,11 +228,11 @@ def divide(words: jax.Array, stack: Stack, spill: Spill) -> tuple[jax.Array, Sta
 
 
 def drop(words: jax.Array, stack: Stack, index: jax.Array) -> tuple[jax.Array, Stack]:
-    """Halve words 16 times: for turns that should remember nothing of the last one.
+    """Move the high half of words into the low one: for turns that should remember nothing of the last one.
 
     Args:
         words: (n,), int32 or int64.
-        stack: with uint16 rows, one a spill.
+        stack: with rows of half that width (uint16 or uint32), one a spill.
         index: the row of this spill.
 
     >>> import jax.numpy as jnp
@@ -236,16 +241,21 @@ def drop(words: jax.Array, stack: Stack, index: jax.Array) -> tuple[jax.Array, S
     >>> words, restore(words, stack, 0)[0]
     (Array([16, -1], dtype=int32), Array([1048583,      -1], dtype=int32))
     """
-    rows = jax.lax.dynamic_update_index_in_dim(stack.rows, words.astype(jnp.uint16), index, 0)
-    return words >> 16, Stack(stack.rest, rows)
+    rows = jax.lax.dynamic_update_index_in_dim(stack.rows, words.astype(stack.rows.dtype), index, 0)
+    return words >> _half(words), Stack(stack.rest, rows)
 
 
 def restore(words: jax.Array, stack: Stack, index: jax.Array) -> tuple[jax.Array, Stack]:
     """The exact inverse of `drop`; words that did not come from there mark the stack."""
     low = jax.lax.dynamic_index_in_dim(stack.rows, index, 0, keepdims=False)
-    high = words << 16
-    mark = jnp.where(high >> 16 != words, jnp.uint8(128), jnp.uint8(0))
+    high = words << _half(words)
+    mark = jnp.where(high >> _half(words) != words, jnp.uint8(128), jnp.uint8(0))
     return high | low.astype(words.dtype), Stack(stack.rest | mark, stack.rows)
+
+
+def _half(words: jax.Array) -> jax.Array:
+    """Half the bits of a word, as a shift of its dtype."""
+    return jnp.asarray(words.dtype.itemsize * 4, words.dtype)
 
 
 def _spill(held: tuple[jax.Array, jax.Array], c: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Spill]:

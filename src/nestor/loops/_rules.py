@@ -65,9 +65,6 @@ class Rule(NamedTuple):
         return {**slots, X: self.shrink} if self.shrink else slots
 
 
-LEFT_OVER = 2.0**-16  # what is left of a slot that integers forget: its low 16 bits are kept elsewhere
-
-
 def step(
     rule: Rule,
     c: Coefficients,

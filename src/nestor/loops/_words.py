@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.loops._bits import Spill, Stack, Width, divide, drop, multiply, restore, spills
-from nestor.loops._rules import LEFT_OVER, Forget, Rule, Scale, X, step
+from nestor.loops._rules import Forget, Rule, Scale, X, step
 
 Tree = Any
 Vectors = dict[str, jax.Array]  # by slot, and "x"
@@ -96,7 +96,8 @@ class Words:
         """The tape of the start, with room for so many turns and bytes a word."""
         n = start[X].size
         words = {slot: self.width.encode(vector, self.points[slot]) for slot, vector in start.items()}
-        dropped = {slot: Stack.empty(n, turns, jnp.uint16) for slot in self.forgotten}
+        dtype = jnp.uint16 if self.width.half == 16 else jnp.uint32
+        dropped = {slot: Stack.empty(n, turns, dtype) for slot in self.forgotten}
         return Tape(words, Stack.empty(n, rows), dropped)
 
     def decoded(self, words: Vectors, slot: str, dtype: Any, unit: Any) -> jax.Array:
@@ -173,7 +174,8 @@ class Words:
         units = self._units(turn, after=False)
         state = self._slots(tape.words, units, g.dtype)
         x = self.decoded(tape.words, X, g.dtype, units[X])
-        made = lambda c, g, x, s: step(self.rule, c, g, x, s, left_over=LEFT_OVER, floor=self.floor)  # noqa: E731
+        left_over = 2.0**-self.width.half
+        made = lambda c, g, x, s: step(self.rule, c, g, x, s, left_over=left_over, floor=self.floor)  # noqa: E731
         _, pull = jax.vjp(made, turn.c, g, x, state)
         ct_c, ct_g, ct_x, ct_slots = pull((slopes[X], {slot: slopes[slot] for slot in self.rule.slots}))
         return ct_c, ct_g, {X: ct_x, **ct_slots}

@@ -375,7 +375,7 @@ def _best_snapshots(s: _Sizes) -> int:
 
 def _stack(s: _Sizes) -> float:
     """Bytes for each parameter that a reversed run of all steps stores."""
-    return s.lost / 8 + 2.0 * s.forgets * s.steps
+    return s.lost / 8 + s.width / 2 * s.forgets * s.steps
 
 
 def _sweeps(steps: int, slots: int) -> int:
@@ -447,7 +447,7 @@ def _reversible(adjoint: Reversible, kept: float, s: _Sizes) -> Cost:
         return Cost(adjoint, math.nan, math.nan, True, "not with this optimizer: it cannot be run backwards")
     working = _WORKING * (s.whole + s.params * 4.0 * s.forgets) + s.inside
     words = s.params * s.words * s.width
-    bits = s.lost / s.steps + 16 * s.forgets
+    bits = s.lost / s.steps + 4 * s.width * s.forgets
     remark = f"{bits:.2g} bits a step and parameter"
     if s.forgets:
         remark += ": needs momentum > 0 (not Nesterov's) to be small"
