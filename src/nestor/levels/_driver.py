@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,10 +66,10 @@ def drive(
     saved = _Saved(where, plan, inputs, settings)
     carry, rows = saved.restored(carry, rows)
     watch = _Watch(plan, prepared, settings, report)
+    pace = _Pace(plan.steps)
     try:
         while int(carry.code) == RUNNING and int(carry.t) < plan.steps:
-            t = int(carry.t)
-            until = min(plan.steps, *(every * (t // every + 1) for every in (plan.reports, saved.every)))
+            until = min(pace.until(int(carry.t)), watch.until(int(carry.t)), saved.until(int(carry.t)))
             carry, rows = stretch(inputs, carry, rows, jnp.int32(until))
             jax.block_until_ready(carry)  # after the assignment: Ctrl-C does not lose the stretch
             saved.save(carry, rows)
@@ -289,6 +290,29 @@ def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
 
 # --- between two stretches -----------------------------------------------------------------------------
 
+_LONG = 0.5  # seconds after which Ctrl-C should find somebody listening
+
+
+class _Pace:
+    """Stretches that grow until they take a while: a run that nobody watches can still be stopped."""
+
+    def __init__(self, steps: int):
+        self.steps, self.length = steps, max(1, steps // 100)
+        self.began: float | None = None
+
+    def until(self, t: int) -> int:
+        """Where a stretch from step t on should end."""
+        now = time.perf_counter()
+        if self.began is not None and now - self.began < _LONG:
+            self.length *= 8
+        self.began = now
+        return min(self.steps, t + self.length)
+
+
+def _next(t: int, every: int) -> int:
+    """The first multiple of `every` above t."""
+    return every * (t // every + 1)
+
 
 class _Saved:
     """The file of a run, if there is one."""
@@ -305,6 +329,10 @@ class _Saved:
         begin, stretch = compiled(plan._replace(reports=1))  # who looks on changes nothing
         facts = (plan.steps, plan.every, plan.patience, plan.mover)
         self.sign = signature(lambda i: stretch(i, *begin(i), jnp.int32(1)), repr(facts), inputs)
+
+    def until(self, t: int) -> int:
+        """Where a stretch from step t on must end."""
+        return _next(t, self.every)
 
     def restored(self, carry: Carry, rows: Seen) -> tuple[Carry, Seen]:
         if self.path is None or not self.path.exists():
@@ -331,6 +359,10 @@ class _Watch:
             from tqdm import tqdm
 
             self.bar = tqdm(total=plan.steps, desc=self.names[-1], unit="step", mininterval=0.1)
+
+    def until(self, t: int) -> int:
+        """Where a stretch from step t on must end."""
+        return _next(t, self.plan.reports if self.watched else self.plan.steps)
 
     def stops(self, carry: Carry, rows: Seen) -> bool:
         """Report what is due; whether somebody wants the run to end."""
