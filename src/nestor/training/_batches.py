@@ -70,7 +70,7 @@ def shuffled(key: jax.Array, epoch: jax.Array, positions: jax.Array, n: int) -> 
     """
     seed = _seed(key, epoch)
     if n <= _FEW:
-        return _ranks(seed, n)[positions]
+        return _ranks(seed, positions, n)
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     mask = jnp.uint32(2**half - 1)
     keys = [_mixed(seed + jnp.uint32(_GOLDEN * (r + 1) % 2**32)) for r in range(_ROUNDS)]
@@ -99,13 +99,14 @@ def _seed(key: jax.Array, epoch: jax.Array) -> jax.Array:
     return seed
 
 
-def _ranks(seed: jax.Array, n: int) -> jax.Array:
-    """The permutation that sorts n random numbers: few enough to compare each with each."""
-    place = jnp.arange(n, dtype=jnp.uint32)
-    drawn = _mixed(seed ^ _mixed(place + jnp.uint32(_GOLDEN)))
-    one, other = drawn[:, None], drawn[None, :]
-    before = (other < one) | ((other == one) & (place[None, :] < place[:, None]))
-    return jnp.sum(before, axis=1, dtype=jnp.int32)
+def _ranks(seed: jax.Array, positions: jax.Array, n: int) -> jax.Array:
+    """The permutation that sorts n random numbers, at these positions: few enough to compare each with each."""
+    drawn = lambda place: _mixed(seed ^ _mixed(place + jnp.uint32(_GOLDEN)))  # noqa: E731
+    place = jnp.arange(n, dtype=jnp.uint32).reshape((1,) * positions.ndim + (n,))
+    own = positions.astype(jnp.uint32)[..., None]
+    other, one = drawn(place), drawn(own)  # of these positions alone: all n would be hashed n times over
+    before = (other < one) | ((other == one) & (place < own))
+    return jnp.sum(before, axis=-1, dtype=jnp.int32)
 
 
 def _mixed(x: jax.Array) -> jax.Array:
