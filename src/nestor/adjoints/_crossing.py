@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nestor import trees
 from nestor.errors import CannotDifferentiate
@@ -37,13 +36,13 @@ def differentiable_run(
         _refuse_complex((tangents, outcome))
 
         def push(along: list[Any]) -> list[Any]:
-            return jax.jvp(lambda p: _floats(push_run(merge(p))), (perturbed,), (along,))[1]
+            return jax.jvp(lambda p: trees.floats(push_run(merge(p))), (perturbed,), (along,))[1]
 
         def transposed(cotangents: list[Any]) -> list[Any]:
-            return pull(perturbed, merge, outcome, _like(outcome, cotangents))
+            return pull(perturbed, merge, outcome, trees.tangent_like(outcome, cotangents))
 
-        dots = trees.linear_map(push, transposed, tangents, _floats(outcome))
-        return outcome, _like(outcome, dots)
+        dots = trees.linear_map(push, transposed, tangents, trees.floats(outcome))
+        return outcome, trees.tangent_like(outcome, dots)
 
     # (JAX hands what a loop never changes through as it is, Python numbers too)
     crossing = trees.custom_jvp_on_perturbed(lambda inputs: jax.tree.map(jnp.asarray, run(inputs)), rule)
@@ -56,21 +55,6 @@ def on_perturbed(loop: Loop, merge: Callable[[list[Any]], Tree]) -> Loop:
         start=lambda perturbed: loop.start(merge(perturbed)),
         turn=lambda perturbed, carry: loop.turn(merge(perturbed), carry),
     )
-
-
-def _floats(tree: Tree) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-
-
-def _like(outcome: Tree, floats: list[Any]) -> Tree:
-    """A tangent or a cotangent of the outcome, given for its floating-point leaves."""
-    supply = iter(floats)
-
-    def entry(leaf: Any) -> Any:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return next(supply) if floating else np.zeros(leaf.shape, jax.dtypes.float0)
-
-    return jax.tree.map(entry, outcome)
 
 
 def _refuse_complex(tree: Tree) -> None:

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from nestor import trees
 from nestor.adjoints._contract import Answer, Condition, Read
+from nestor.adjoints._refusals import refusing
 from nestor.errors import CannotDifferentiate
 from nestor.loops import Loop, in_segments, to_the_end
 
@@ -104,7 +102,7 @@ class Evolution:
                 return noise.combination(jax.linear_transpose(combine, weights)(weighted)[0])
 
             slopes = trees.linear_map(push, pull, t, losses)
-            dx, dvalue = _with_floats((answer.x, answer.value), slopes, _no_tangent)
+            dx, dvalue = trees.tangent_like((answer.x, answer.value), slopes)
             return answer, Answer(dx, dvalue, None)
 
         solution = trees.custom_jvp_on_perturbed(solve, rule)
@@ -209,11 +207,11 @@ def _differences(
             if noise.segments == 1:
                 inputs = inputs_at(last)
                 answer = read(inputs, *to_the_end(loop, inputs))
-                return _Differences(_floats((answer.x, answer.value)), [], last)
+                return _Differences(trees.floats((answer.x, answer.value)), [], last)
             carry, rows, turns = in_segments(loop, inputs_at, length)
             last = jnp.maximum(turns - 1, 0) // length
             answer = read(inputs_at(last), carry, rows)
-            return _Differences(_floats((answer.x, answer.value)), _floats(rows), last)
+            return _Differences(trees.floats((answer.x, answer.value)), trees.floats(rows), last)
 
         answers, records, last = jax.vmap(run)(jnp.asarray([sigma, -sigma]))
         quotient = lambda leaf: (leaf[0] - leaf[1]) / (2 * sigma)  # noqa: E731
@@ -241,8 +239,8 @@ def _correction(
     turns = jnp.arange(loop.bound, dtype=jnp.int32) // length
 
     def answers(records: list[jax.Array]) -> list[jax.Array]:
-        answer = read(inputs, carry, _with_floats(rows, records))
-        return _floats((answer.x, answer.value))
+        answer = read(inputs, carry, trees.with_floats(rows, records))
+        return trees.floats((answer.x, answer.value))
 
     def surplus(weights: jax.Array, quotients: list[jax.Array]) -> list[jax.Array]:
         by_turn = weights[:, turns]
@@ -251,7 +249,7 @@ def _correction(
             over_turns = jax.vmap(_weighted_mean, in_axes=1)
             return over_turns(by_turn, quotient)
 
-        return jax.jvp(answers, (_floats(rows),), ([mean(q) for q in quotients],))[1]
+        return jax.jvp(answers, (trees.floats(rows),), ([mean(q) for q in quotients],))[1]
 
     return surplus
 
@@ -292,27 +290,6 @@ def _weighted_sum(weights: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.tensordot(weights.astype(rows.dtype), rows, axes=1, precision="highest")
 
 
-# --- leaves --------------------------------------------------------------------------------------------
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def _floats(tree: Tree) -> list[jax.Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
-
-
-def _with_floats(tree: Tree, new: list[Any], other: Callable[[Any], Any] = lambda leaf: leaf) -> Tree:
-    """The tree with new floating-point leaves, and `other` of its other leaves."""
-    supply = iter(new)
-    return jax.tree.map(lambda leaf: next(supply) if _is_float(leaf) else other(leaf), tree)
-
-
-def _no_tangent(leaf: jax.Array) -> np.ndarray[Any, Any]:
-    return np.zeros(leaf.shape, jax.dtypes.float0)
-
-
 # --- what is refused -----------------------------------------------------------------------------------
 
 
@@ -324,22 +301,11 @@ def _refuse_complex(perturbed: list[Any]) -> None:
         )
 
 
-def _once(tree: Tree) -> Tree:
-    """The same tree; a derivative of it is refused."""
-    return jax.tree.map(lambda leaf: _once_p.bind(leaf) if _is_float(leaf) else leaf, tree)
-
-
-def _refuse_second(leaves: Any, tangents: Any) -> Any:
-    raise CannotDifferentiate(
-        "Evolution() only has first derivatives: its estimate cannot be differentiated again.\n"
-        "Do this: use a first-order method outside (optax, or nestor.GradientDescent), or another adjoint, "
-        "nestor.Checkpoint() for example."
-    )
-
-
-_once_p = Primitive("nestor_first_derivative_only")
-_once_p.def_impl(lambda leaf: leaf)
-_once_p.def_abstract_eval(lambda aval: aval)
-ad.primitive_jvps[_once_p] = _refuse_second
-batching.defvectorized(_once_p)
-mlir.register_lowering(_once_p, lambda ctx, leaf: [leaf])
+# The same tree; a derivative of it is refused.
+_once = refusing(
+    "any",
+    "nestor_first_derivative_only",
+    "Evolution() only has first derivatives: its estimate cannot be differentiated again.\n"
+    "Do this: use a first-order method outside (optax, or nestor.GradientDescent), or another adjoint, "
+    "nestor.Checkpoint() for example.",
+)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-
 from nestor import trees
 from nestor.adjoints._contract import Answer, Condition, Read
+from nestor.adjoints._refusals import refusing
 from nestor.adjoints._unrolled import through_the_steps
-from nestor.errors import CannotDifferentiate
 from nestor.loops import Loop, to_the_end
 
 Tree = Any
@@ -40,28 +35,17 @@ class Forward:
 
         def solve(inputs: Tree) -> Answer:
             answer = through_the_steps(loop, read, inputs, *to_the_end(loop, inputs))
-            x, value = jax.tree.map(_forward_only, (answer.x, answer.value))
+            x, value = _forward_only((answer.x, answer.value))
             return answer._replace(x=x, value=value)
 
         return solve
 
 
-def _forward_only(leaf: jax.Array) -> jax.Array:
-    return _forward_only_p.bind(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
-
-
-def _refuse(cotangent: Any, leaf: Any) -> Any:
-    raise CannotDifferentiate(
-        "Forward() only has forward-mode derivatives, and reverse mode (grad, vjp, jacrev) was asked for.\n"
-        "Do this: use jax.jvp or jax.jacfwd, or adjoint=nestor.Implicit() (at a solution) or "
-        "nestor.Checkpoint() (through the steps)."
-    )
-
-
-# The identity, linear, with a transpose that refuses: reverse mode meets it before the loop itself.
-_forward_only_p = Primitive("nestor_forward_only")
-_forward_only_p.def_impl(lambda leaf: leaf)
-_forward_only_p.def_abstract_eval(lambda aval: aval)
-ad.deflinear2(_forward_only_p, _refuse)
-batching.defvectorized(_forward_only_p)
-mlir.register_lowering(_forward_only_p, lambda ctx, leaf: [leaf])
+# Reverse mode meets it before the loop itself.
+_forward_only = refusing(
+    "reverse",
+    "nestor_forward_only",
+    "Forward() only has forward-mode derivatives, and reverse mode (grad, vjp, jacrev) was asked for.\n"
+    "Do this: use jax.jvp or jax.jacfwd, or adjoint=nestor.Implicit() (at a solution) or "
+    "nestor.Checkpoint() (through the steps).",
+)

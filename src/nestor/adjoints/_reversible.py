@@ -87,8 +87,8 @@ class Reversible:
 
                 def again() -> list[Any]:
                     own = on_perturbed(loop, merge)
-                    run = lambda p: _floats(rematerialised(own, p, levels=2))  # noqa: E731
-                    return jax.vjp(run, perturbed)[1](_floats(cotangent))[0]
+                    run = lambda p: trees.floats(rematerialised(own, p, levels=2))  # noqa: E731
+                    return jax.vjp(run, perturbed)[1](trees.floats(cotangent))[0]
 
                 return jax.lax.cond(good, lambda: slopes, again)
             if self.on_mismatch == "raise":
@@ -111,10 +111,6 @@ class Reversible:
             bits = bits / min(self.snapshots, loop.bound) + 8
         rows = int(bits) // 8 + 1
         return Machine(loop.reversal, INT32 if wide == "int32" else INT64, loop.bound, rows, self.snapshots)
-
-
-def _floats(tree: Tree) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
 def _raise_unless(good: jax.Array) -> jax.Array:

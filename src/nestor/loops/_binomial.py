@@ -146,17 +146,17 @@ def _reverse_turn(
     """From the cotangents after a turn to those before it."""
 
     def turned(inputs: Tree, floats: list[Any]) -> tuple[list[Any], list[Any]]:
-        after = loop.turn(inputs, _with_floats(carry, floats))
-        return _floats(after), _floats(loop.record(after))
+        after = loop.turn(inputs, trees.with_floats(carry, floats))
+        return trees.floats(after), trees.floats(loop.record(after))
 
-    of_inputs, before = jax.vjp(turned, inputs, _floats(carry))[1]((cotangent, row))
+    of_inputs, before = jax.vjp(turned, inputs, trees.floats(carry))[1]((cotangent, row))
     return before, trees.add(total, of_inputs)
 
 
 def _pulled_start(loop: Loop, inputs: Tree) -> tuple[Tree, Any]:
     def started(inputs: Tree) -> tuple[list[Any], Tree]:
         start = jax.tree.map(jnp.asarray, loop.start(inputs))
-        return _floats(start), start
+        return trees.floats(start), start
 
     _, pull, start = jax.vjp(started, inputs, has_aux=True)
     return start, pull
@@ -165,22 +165,8 @@ def _pulled_start(loop: Loop, inputs: Tree) -> tuple[Tree, Any]:
 # Only floating-point leaves have cotangents; these are kept as lists, in the order of the leaves.
 
 
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
-
-
-def _floats(tree: Tree) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree) if _is_float(leaf)]
-
-
 def _floats_along(tree: Tree, other: Tree) -> list[Any]:
     """The leaves of `other` that stand where `tree` has floating-point leaves."""
     leaves, structure = jax.tree.flatten(tree)
     along = structure.flatten_up_to(other)
-    return [entry for leaf, entry in zip(leaves, along, strict=True) if _is_float(leaf)]
-
-
-def _with_floats(tree: Tree, floats: list[Any]) -> Tree:
-    """The tree with other floating-point leaves."""
-    supply = iter(floats)
-    return jax.tree.map(lambda leaf: next(supply) if _is_float(leaf) else leaf, tree)
+    return [entry for leaf, entry in zip(leaves, along, strict=True) if trees.is_float(leaf)]

@@ -15,6 +15,7 @@ from nestor.trees._arithmetic import (
     subtract,
     zeros_like,
 )
+from nestor.trees._floats import floats, is_float, tangent_like, with_floats
 from nestor.trees._linear import linear_map
 from nestor.trees._records import graft, join, record, split, stop_gradient
 from nestor.trees._tangents import custom_jvp_on_perturbed, guarded
@@ -27,8 +28,10 @@ __all__ = [
     "custom_jvp_on_perturbed",
     "dot",
     "float_dtype",
+    "floats",
     "graft",
     "guarded",
+    "is_float",
     "join",
     "linear_map",
     "max_norm",
@@ -43,6 +46,8 @@ __all__ = [
     "squared_norm",
     "stop_gradient",
     "subtract",
+    "tangent_like",
     "vectors_like",
+    "with_floats",
     "zeros_like",
 ]

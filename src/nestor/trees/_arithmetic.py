@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nestor.trees._floats import floats
 from nestor.trees._vectors import float_dtype
 
 Tree = Any
@@ -89,9 +90,8 @@ def select(condition: Any, a: Tree, b: Tree) -> Tree:
 def all_finite(a: Tree) -> jax.Array:
     """Whether no floating-point leaf holds a NaN or an infinity."""
     result = jnp.ones((), bool)
-    for leaf in jax.tree.leaves(a):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            result = result & jnp.all(jnp.isfinite(leaf))
+    for leaf in floats(a):
+        result = result & jnp.all(jnp.isfinite(leaf))
     return result
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from nestor.trees._arithmetic import all_finite
+from nestor.trees._floats import is_float, no_tangent
 
 Tree = Any
 
@@ -83,6 +83,4 @@ def _fill(out: Tree, dots: Tree) -> Tree:
 
 
 def _zero_tangent(leaf: jax.Array) -> Any:
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jnp.zeros_like(leaf)
-    return np.zeros(leaf.shape, jax.dtypes.float0)
+    return jnp.zeros_like(leaf) if is_float(leaf) else no_tangent(leaf)
