@@ -288,14 +288,13 @@ class Engine:
             there = LevelState(jax.tree.map(kept, params), memory, state.t + t, state.drawn + t, state.runs)
             return (*before, there)
 
-        def begun(given: Given) -> tuple[tuple[States, jax.Array], jax.Array]:
-            states = self._begun(j, given)
-            return (states, jnp.ones((), bool)), jnp.zeros((), trees.float_dtype(states[j].params))
+        def begun(given: Given) -> tuple[tuple[States, jax.Array], tuple[()]]:
+            return (self._begun(j, given), jnp.ones((), bool)), ()
 
         def observe(
             given: Given, t: jax.Array, loss: jax.Array, slope: Tree, x: Tree, good: jax.Array, watch: Any
-        ) -> tuple[Any, jax.Array]:
-            return (watch[0], watch[1] & good), loss.astype(trees.float_dtype(x))
+        ) -> tuple[Any, tuple[()]]:
+            return (watch[0], watch[1] & good), ()
 
         return Reversal(
             rule=level.rule,
@@ -306,13 +305,8 @@ class Engine:
             observe=observe,
             running=lambda watch: jnp.ones((), bool),
             carried=carried,
-            parts=lambda states: (
-                states[j].params,
-                states[j].optimizer.slots,
-                states[j].params,
-                states[j].t,
-            ),
-            losses=lambda rows: rows,
+            parts=lambda states: (states[j].params, states[j].optimizer.slots, (), states[j].t),
+            losses=lambda rows: jnp.zeros((level.steps,), level.loss.out_shape.dtype),
         )
 
 
