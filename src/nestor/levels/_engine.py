@@ -305,13 +305,8 @@ class Engine:
             observe=observe,
             running=lambda watch: jnp.ones((), bool),
             carried=carried,
-            parts=lambda states: (
-                states[j].params,
-                states[j].optimizer.slots,
-                states[j].params,
-                states[j].t,
-            ),
-            losses=lambda rows: jnp.zeros((level.steps,)),
+            parts=lambda states: (states[j].params, states[j].optimizer.slots, (), states[j].t),
+            losses=lambda rows: jnp.zeros((level.steps,), level.loss.out_shape.dtype),
         )
 
 

@@ -203,7 +203,11 @@ class Graph:
                     str(trees.size(self._prepared.inputs[i].initial)),
                     f"{plan.batches.size} of {plan.batches.rows}" if plan.batches.rows else "-",
                     "-" if top or closed else str(plan.steps),
-                    "-" if top else "closed form" if closed else _short(plan.adjoint),
+                    "-"
+                    if top
+                    else "closed form"
+                    if closed
+                    else _short(self._levels[name].adjoint or plan.adjoint),
                     ", ".join(self.reads[name]) or "-",
                     ", ".join(self.needs[name]) or "-",
                 )

@@ -16,11 +16,12 @@ from nestor.errors import BadArgument
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
 from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
-from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part
+from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part, with_room
 
 Tree = Any
 WHERE = "Graph"
 FEW_STEPS = 10  # up to which `adjoint=None` differentiates the steps
+_RUNS = 4  # in which a run backwards is looked at for the bits that it loses: a schedule may still change
 
 
 class Prepared(NamedTuple):
@@ -179,6 +180,10 @@ def _level(
     start, start_captured, started_by = _of_params(where, "start", level.start, part, above)
     answer, answer_captured, answered_by = _of_params(where, "answer", level.answer, part, above)
     project, project_captured = _projection(where, level, part)
+    adjoint = _adjoint(where, level)
+    if isinstance(adjoint, Reversible) and rule is not None:
+        made = arrays if chooses is None else chooses(arrays, trained)
+        adjoint = with_room(adjoint, rule, trees.join(made, rest), level.steps, again=_RUNS)
     restart = level.restart if level.restart is not None else level.start is not None
     plan = LevelPlan(
         name=name,
@@ -188,7 +193,7 @@ def _level(
         rule=rule,
         batches=batches,
         steps=level.steps,
-        adjoint=_adjoint(where, level),
+        adjoint=adjoint,
         estimator=level.gradient,
         clip=level.clip is not None,
         project=project,

@@ -1,5 +1,6 @@
 """Training runs as differentiable functions of their hyperparameters, start and data."""
 
+from nestor.training._adjoints import with_room
 from nestor.training._batches import Batches
 from nestor.training._checks import prepare_data, prepare_optimizer, random_key, trained_part
 from nestor.training._cost import Cost, CostTable, RunCost, predict_cost
@@ -40,4 +41,5 @@ __all__ = [
     "train",
     "trained_part",
     "tuned",
+    "with_room",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from nestor import trees
 from nestor.adjoints import Checkpoint, Implicit, Reversible, check_adjoint
 from nestor.errors import BadArgument
+from nestor.loops import Rule
 from nestor.settings import shown
 from nestor.training._run import Inputs, Plan
 
@@ -72,8 +73,23 @@ def _reversible(plan: Plan, inputs: Inputs, adjoint: Reversible) -> Reversible:
         )
     if adjoint.bits is not None:
         return adjoint
-    bits = lost_bits(plan, inputs, adjoint.snapshots)
-    return dataclasses.replace(adjoint, bits=float(plan.steps) if bits is None else _rounded_up(bits))
+    return with_room(adjoint, plan.rule, trees.join(inputs.optimizer, plan.optimizer), plan.steps)
+
+
+def with_room(adjoint: Reversible, rule: Rule, optimizer: Any, steps: int, again: int = 1) -> Reversible:
+    """The adjoint with room on its stack for what such a run loses; one bit a step while that is traced.
+
+    Args:
+        adjoint: as it was asked for; if it says how many bits, it is returned as it is.
+        rule, optimizer: of the run.
+        steps: of the run.
+        again: how many such runs follow each other, each with the room of the worst.
+    """
+    if adjoint.bits is not None:
+        return adjoint
+    each = [_bits(rule, optimizer, steps, adjoint.snapshots, run * steps) for run in range(again)]
+    known = [bits for bits in each if bits is not None]
+    return dataclasses.replace(adjoint, bits=_rounded_up(max(known)) if known else float(steps))
 
 
 def lost_bits(plan: Plan, inputs: Inputs, snapshots: int | None = None) -> float | None:
@@ -83,28 +99,30 @@ def lost_bits(plan: Plan, inputs: Inputs, snapshots: int | None = None) -> float
     snapshots: what the bits would be if every stretch lost as many as the worst one.
     """
     assert plan.rule is not None
-    optimizer, names = trees.join(inputs.optimizer, plan.optimizer), list(plan.rule.scaled.values())
+    return _bits(plan.rule, trees.join(inputs.optimizer, plan.optimizer), plan.steps, snapshots)
+
+
+def _bits(rule: Rule, optimizer: Any, count: int, snapshots: int | None, first: int = 0) -> float | None:
+    names = list(rule.scaled.values())
     if not names:
         return 0.0
-    steps = np.arange(plan.steps, dtype=np.int32)
+    steps = np.arange(first, first + count, dtype=np.int32)
     table = jax.vmap(lambda t: {n: optimizer.coefficients(optimizer.values(t), t)[n] for n in names})(steps)
     table = jax.lax.stop_gradient(table)
-    segments = 1 if snapshots is None else min(snapshots, plan.steps)
-    length = -(-plan.steps // segments)
+    segments = 1 if snapshots is None else min(snapshots, count)
+    length = -(-count // segments)
 
     def worst(leaf: Any) -> float:
         bits = -np.log2(np.clip(np.asarray(leaf, np.float64), 2.0**-16, 1.0))
-        return float(
-            np.pad(bits, (0, segments * length - plan.steps)).reshape(segments, length).sum(axis=1).max()
-        )
+        return float(np.pad(bits, (0, segments * length - count)).reshape(segments, length).sum(axis=1).max())
 
     total = 0.0
     for name in names:
         leaves = jax.tree.leaves(table[name])
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             total += segments * max(map(worst, leaves))
-        elif name == plan.rule.shrink:
-            total += plan.steps / 16
+        elif name == rule.shrink:
+            total += count / 16
         else:
             return None
     return total
