@@ -2,10 +2,21 @@
 
 from nestor.levels._estimators import Reinforce, Smoothed
 from nestor.levels._graph import Graph, Hypergradient, LevelsHistory, LevelsReport, LevelsRun
+from nestor.levels._inner_loops import F2SA, TTSA, AmIGO, StocBiO
 from nestor.levels._level import Level
 from nestor.levels._loggers import CSVLogger, Logger, TensorBoardLogger
+from nestor.levels._recursive import MRBO, VRBO
+from nestor.levels._single_loop import SABA, SOBA, SRBA
 
 __all__ = [
+    "F2SA",
+    "MRBO",
+    "SABA",
+    "SOBA",
+    "SRBA",
+    "TTSA",
+    "VRBO",
+    "AmIGO",
     "CSVLogger",
     "Graph",
     "Hypergradient",
@@ -16,5 +27,6 @@ __all__ = [
     "Logger",
     "Reinforce",
     "Smoothed",
+    "StocBiO",
     "TensorBoardLogger",
 ]

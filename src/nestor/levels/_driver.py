@@ -16,6 +16,7 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
+from nestor.levels import _methods
 from nestor.levels._prepare import Prepared, Reader, check_arity, traced
 from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
 from nestor.solution import Status
@@ -52,10 +53,16 @@ class Position(NamedTuple):
 
 
 def drive(
-    where: str, prepared: Prepared, steps: Any, start: Any, settings: Settings, report: Reporter
+    where: str,
+    prepared: Prepared,
+    whole: Prepared | None,
+    steps: Any,
+    start: Any,
+    settings: Settings,
+    report: Reporter,
 ) -> tuple[Carry, Seen]:
     """Make the run; what it ends with, and what was recorded."""
-    plan, inputs = _planned(where, prepared, steps, start, settings)
+    plan, inputs = _planned(where, prepared, whole, steps, start, settings)
     _check_watchers(where, settings)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
         return _traced(where, plan, inputs, settings)
@@ -133,7 +140,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
 
 
 def _planned(
-    where: str, prepared: Prepared, steps: Any, start: Any, settings: Settings
+    where: str, prepared: Prepared, whole: Prepared | None, steps: Any, start: Any, settings: Settings
 ) -> tuple[RunPlan, RunInputs]:
     steps = _count(where, "steps", steps)
     graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
@@ -155,17 +162,19 @@ def _planned(
     every = _optional_count(where, "report_every", settings.report_every)
     method, arrays = None, []
     if settings.method is not None:
-        arrays, method = trees.split(_method(where, prepared, settings.method))
+        _methods.check(where, settings.method, prepared.plan)
+        arrays, method = trees.split(settings.method)
     plan = RunPlan(
         graph=graph,
         mover=method,
+        whole=None if whole is None else whole.plan,
         steps=steps,
         validation=program,
         every=_optional_count(where, "validate_every", settings.validate_every) or hundredth,
         patience=_optional_count(where, "patience", settings.patience),
         reports=every or hundredth,
     )
-    inputs = RunInputs(prepared.inputs, states, arrays, captured)
+    inputs = RunInputs(prepared.inputs, states, arrays, () if whole is None else whole.inputs, captured)
     if graph.mesh is not None:  # everything is on all devices, wherever it was
         inputs = jax.device_put(inputs, jax.sharding.NamedSharding(graph.mesh, jax.sharding.PartitionSpec()))
     return plan, inputs
@@ -237,26 +246,6 @@ def _validation(where: str, prepared: Prepared, validation: Any) -> tuple[Any, l
             do="reduce it, for example with jnp.mean(...)",
         )
     return program, captured
-
-
-def _method(where: str, prepared: Prepared, method: Any) -> Any:
-    if not hasattr(method, "move") or isinstance(method, type):
-        raise BadArgument(
-            where,
-            "method",
-            got=method,
-            want="None, or a single-loop method such as nestor.levels.SOBA(...)",
-            do="write method=nestor.levels.SOBA(inner_rate=0.1, outer_rate=0.1)",
-        )
-    if len(prepared.plan.levels) != 2 or prepared.plan.levels[1].needs != (0,):
-        raise BadArgument(
-            where,
-            "method",
-            got=type(method).__name__,
-            want="None for a graph that has not two levels",
-            do="leave it away: the alternating engine takes any graph",
-        )
-    return method
 
 
 def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:

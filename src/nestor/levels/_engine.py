@@ -79,10 +79,16 @@ class Engine:
         self, inputs: tuple[LevelInputs, ...], i: int, known: dict[int, Tree], drawn: jax.Array
     ) -> jax.Array:
         """The loss of level i on its batch of that number."""
-        level, own = self.plan.levels[i], inputs[i]
-        batch = self._shared(level.batches.draw(own.data, own.key, drawn))
-        noise = jax.random.fold_in(own.key, drawn)
-        return level.loss(own.captured, self.named(inputs, known), batch, noise)
+        own = inputs[i]
+        batch = self.plan.levels[i].batches.draw(own.data, own.key, drawn)
+        return self.loss_on(inputs, i, known, batch, jax.random.fold_in(own.key, drawn))
+
+    def loss_on(
+        self, inputs: tuple[LevelInputs, ...], i: int, known: dict[int, Tree], batch: Tree, noise: jax.Array
+    ) -> jax.Array:
+        """The loss of level i on a batch of the size of its plan, with a key for what else is random in it."""
+        loss = self.plan.levels[i].loss
+        return loss(inputs[i].captured, self.named(inputs, known), self._shared(batch), noise)
 
     def _shared(self, batch: Tree) -> Tree:
         """A batch with its leading axis spread over the devices."""

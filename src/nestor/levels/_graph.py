@@ -294,7 +294,10 @@ class Graph:
         Args:
             steps: moves of the highest level.
             key: a random key for batches and noise; None is that of `start`, or ``jax.random.key(0)``.
-            method: None is the alternating engine; or a single-loop method for two levels, such as `SOBA`.
+            method: None is the alternating engine; or a stochastic method for two levels, such as
+                `nestor.levels.SOBA`, which draws the batches and moves both levels itself: their optimizers and
+                adjoints do nothing then. The history has its losses where reports are due, and the lengths of the
+                moves of the highest level.
             start: a run of this graph to go on from: levels, optimizers, batches and random key. Validation
                 begins anew.
             validation: ``validation(p) -> scalar`` of all parameters by name, for `best` and `patience`.
@@ -319,7 +322,15 @@ class Graph:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "steps", "key", "start")}
         where = f"{WHERE}.run"
         prepared, key = self._keyed(where, key, start)
-        outcome = _driver.drive(where, prepared, steps, start, _driver.Settings(**arguments), self._report)
+        outcome = _driver.drive(
+            where,
+            prepared,
+            self._whole_batches(method),
+            steps,
+            start,
+            _driver.Settings(**arguments),
+            self._report,
+        )
         run = self._delivered(outcome, key)
         _driver.raise_if_failed(where, run, raise_on_failure)
         return run
@@ -334,6 +345,12 @@ class Graph:
         keys = _split(key, len(prepared.inputs))
         inputs = tuple(level._replace(key=k) for level, k in zip(prepared.inputs, keys, strict=True))
         return prepared._replace(inputs=inputs), key
+
+    def _whole_batches(self, method: Any) -> Prepared | None:
+        """For a stochastic method, the graph with all data in each batch."""
+        if method is None:
+            return None
+        return prepare({n: dataclasses.replace(v, batch_size=None) for n, v in self._levels.items()})
 
     def _whole(self, params: Any) -> dict[str, Tree]:
         return {

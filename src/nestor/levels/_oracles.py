@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.training._batches import Batches
+from nestor.training import Batches
 
 Tree = Any
 

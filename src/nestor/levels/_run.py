@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.levels._engine import Engine
+from nestor.levels._methods import MethodInputs, two_levels
+from nestor.levels._methods import moved as moved_by
+from nestor.levels._oracles import TwoLevels
 from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelState
 from nestor.loops import Loop, onward
 from nestor.programs import Program
@@ -25,7 +28,8 @@ class RunPlan(NamedTuple):
 
     Attributes:
         graph: the graph.
-        mover: how the highest level moves: None for the alternating engine, else a single-loop method.
+        mover: None for the alternating engine, else a stochastic method for two levels without its arrays.
+        whole: for such a method, the graph with all data in each batch; else None.
         steps: outer steps.
         validation: parameters by name -> scalar; None for none.
         every: outer steps between two validations.
@@ -35,6 +39,7 @@ class RunPlan(NamedTuple):
 
     graph: GraphPlan
     mover: Any
+    whole: GraphPlan | None
     steps: int
     validation: Program | None
     every: int
@@ -43,11 +48,20 @@ class RunPlan(NamedTuple):
 
 
 class RunInputs(NamedTuple):
-    """The arrays of a run: those of the levels, where it starts, and what the validation loss closed over."""
+    """The arrays of a run.
+
+    Attributes:
+        levels: those of the levels.
+        start: the states of the levels at its start.
+        mover: those of its method.
+        whole: as `levels`, of the graph with all data in each batch; () where there is no method.
+        validation: what the validation loss closed over.
+    """
 
     levels: tuple[LevelInputs, ...]
     start: Any
     mover: list[Any]
+    whole: tuple[LevelInputs, ...]
     validation: list[Any]
 
 
@@ -137,24 +151,34 @@ class _Run:
         seen = Seen(nothing, nothing, nothing, jnp.full((self.top,), jnp.nan, dtype))
         zero, infinite = jnp.int32(0), jnp.full((), jnp.inf, dtype)
         best = tuple(state.params for state in states) if self.plan.validation is not None else ()
-        own = self._method(inputs).init(self.engine, inputs.levels, states) if self.plan.mover else ()
+        own = ()
+        if self.plan.mover is not None:
+            y, x = (state.params for state in states)
+            key = inputs.levels[self.top].key
+            own = self._method(inputs).init(
+                self._problem(), MethodInputs(inputs.levels, inputs.whole), y, x, key
+            )
         return Carry(zero, states, own, jnp.int32(RUNNING), best, infinite, zero, seen)
 
     def _method(self, inputs: RunInputs) -> Any:
         return trees.join(inputs.mover, self.plan.mover)
 
+    def _problem(self) -> TwoLevels:
+        assert self.plan.whole is not None
+        return two_levels(self.engine, Engine(self.plan.whole))
+
     def turn(self, inputs: RunInputs, carry: Carry) -> Carry:
         plan, dtype = self.plan, carry.best_value.dtype
         if plan.mover is None:
             moved = self.engine.move(Given(inputs.levels, {}, carry.states), self.top)
-            states, own, loss, gradient = moved.states, (), moved.loss, moved.gradient
+            states, own = moved.states, ()
+            loss, norm = moved.loss.astype(dtype), trees.norm(moved.gradient).astype(dtype)
+            fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         else:
-            states, own, loss, gradient = self._method(inputs).move(
-                self.engine, inputs.levels, carry.states, carry.own
-            )
-        loss, norm = loss.astype(dtype), trees.norm(gradient).astype(dtype)
-        fine = jnp.isfinite(loss) & jnp.isfinite(norm) & trees.all_finite([s.params for s in states])
-        states, own = trees.select(fine, (states, own), (carry.states, carry.own))
+            states, own, loss, norm = self._by_method(inputs, carry)
+            fine = jnp.ones((), bool)
+        fine = fine & trees.all_finite([s.params for s in states])
+        states = trees.select(fine, states, carry.states)
         code = jnp.where(fine, carry.code, jnp.int32(int(Status.NOT_FINITE)))
         t = carry.t + 1
         carry = carry._replace(t=t, states=states, own=own, code=code)
@@ -162,6 +186,23 @@ class _Run:
         done = (carry.t == plan.steps) & (carry.code == RUNNING)
         carry = carry._replace(code=jnp.where(done, jnp.int32(int(Status.FINISHED)), carry.code))
         return carry._replace(seen=Seen(loss, norm, validation, self._below(inputs, carry)))
+
+    def _by_method(self, inputs: RunInputs, carry: Carry) -> tuple[Any, Any, jax.Array, jax.Array]:
+        """The states, the method's own, the loss where one is due, and the length of the move of the outer level."""
+        plan, dtype = self.plan, carry.best_value.dtype
+        count = carry.states[self.top].t
+        read = MethodInputs(inputs.levels, inputs.whole)
+        own = self._method(inputs).step(self._problem(), read, carry.own, count)
+        before = carry.states[self.top]
+
+        def measure() -> jax.Array:
+            known = {k: state.params for k, state in enumerate(carry.states)}
+            return self.engine.loss(inputs.levels, self.top, known, before.drawn).astype(dtype)
+
+        due = ((carry.t + 1) % plan.reports == 0) | (carry.t + 1 == plan.steps)
+        loss = jax.lax.cond(due, measure, lambda: jnp.full((), jnp.nan, dtype))
+        norm = trees.norm(trees.subtract(own.x, before.params)).astype(dtype)
+        return moved_by(carry.states, own.y, own.x), own, loss, norm
 
     def _below(self, inputs: RunInputs, carry: Carry) -> jax.Array:
         dtype = carry.best_value.dtype
