@@ -128,6 +128,13 @@ def test_the_derivative_of_the_norm():
     assert same(jax.jvp(trees.norm, (zero,), (x,))[1], jnp.zeros(()))
 
 
+def test_the_root_of_zero_has_derivative_zero():
+    square = jnp.array([0.0, 4.0, jnp.nan])
+    value, slope = jax.jvp(trees.root, (square,), (jnp.ones(3),))
+    np.testing.assert_array_equal(value, [0.0, 2.0, jnp.nan])
+    np.testing.assert_array_equal(slope[:2], [0.0, 0.25])
+
+
 def test_the_largest_entry_does_not_hide_a_nan():
     for place in range(3):
         x = [jnp.asarray([1.0, 2.0]).at[place % 2].set(jnp.nan if place < 2 else 2.0), jnp.asarray(7.0)]

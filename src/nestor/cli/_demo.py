@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,23 @@ def run(options: argparse.Namespace) -> int:
     Args:
         options: `steps`, `seed`, `train_size`, `out` (a path or None), `picture` and `quiet`.
     """
-    _stage.require("sklearn", "scikit-learn", "the data of the demo")
-    if options.picture:
-        _stage.require("matplotlib", "matplotlib", "the picture of the demo (or pass --no-picture)")
-    folder = _stage.results_folder(options.out, _report.RECORD)
-    record = _report.new_record(options.seed, options.steps, options.train_size)
-    try:
-        with jax.enable_x64(True):
-            _experiment_and_report(options, folder, record)
-    except KeyboardInterrupt:
-        record["interrupted"] = True
-        path = _report.write_record(record, folder)
-        print(f"nestor demo: interrupted; what there was is in {path}", file=sys.stderr)
-        return _stage.INTERRUPTED
-    return 0
+    return _stage.staged(
+        _in_double_precision,
+        options,
+        command="nestor demo",
+        file=_report.RECORD,
+        write=_report.write_record,
+        settings={
+            "rate": _experiment.RATE,
+            "folds": _experiment.FOLDS,
+            "patience": _experiment.PATIENCE,
+        },
+    )
+
+
+def _in_double_precision(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+    with jax.enable_x64(True):
+        _experiment_and_report(options, folder, record)
 
 
 def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ def _experiment_and_report(options: argparse.Namespace, folder: Path, record: di
         record["picture"] = str(_report.draw(record, folder))
         record["seconds"]["picture"] = round(lap(), 3)
     record["interrupted"] = False
-    path = _report.write_record(record, folder)
+    path = _report.write_record(record, folder / _report.RECORD)
     say("")
     print(f"Wrote {path}" + (f" and {Path(record['picture']).name}" if options.picture else ""))
     say(f"{_report.times(record)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import math
 import time
 from pathlib import Path
@@ -16,25 +14,6 @@ from nestor.cli import _experiment, _stage
 
 RECORD, PICTURE = "demo.json", "demo.png"
 SINGLE, EACH = "one strength", "640 strengths"
-
-
-def new_record(seed: int, limit: int, train_size: int) -> dict[str, Any]:
-    """The record of a run that has only its settings."""
-    return {
-        "command": "nestor demo",
-        "versions": {name: importlib.metadata.version(name) for name in ("nestor", "jax", "scikit-learn")},
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": {
-            "seed": seed,
-            "train_size": train_size,
-            "steps": limit,
-            "rate": _experiment.RATE,
-            "folds": _experiment.FOLDS,
-            "patience": _experiment.PATIENCE,
-        },
-        "interrupted": None,
-        "seconds": {},
-    }
 
 
 def note_single(record: dict[str, Any], single: _experiment.Single, seconds: float) -> None:
@@ -202,9 +181,8 @@ def draw(record: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def write_record(record: dict[str, Any], folder: Path) -> Path:
+def write_record(record: dict[str, Any], path: Path) -> Path:
     """Write the record as JSON, whole or not at all."""
-    path = folder / RECORD
     steps = record.get("steps", [])
     plain = {key: value for key, value in record.items() if key != "steps"}
     plain.setdefault(

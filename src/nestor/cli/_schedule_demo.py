@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +29,9 @@ def run(options: argparse.Namespace) -> int:
     Args:
         options: `steps`, `seed`, `train_size`, `out` (a path or None), `picture` and `quiet`.
     """
-    _stage.require("sklearn", "scikit-learn", "the data of the demo")
-    if options.picture:
-        _stage.require("matplotlib", "matplotlib", "the picture of the demo (or pass --no-picture)")
-    folder = _stage.results_folder(options.out, RECORD)
-    record: dict[str, Any] = {
-        "command": "nestor demo schedule",
-        "versions": {name: importlib.metadata.version(name) for name in ("nestor", "jax", "scikit-learn")},
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": {"seed": options.seed, "train_size": options.train_size, "steps": options.steps},
-        "interrupted": None,
-        "seconds": {},
-    }
-    try:
-        _experiment_and_report(options, folder, record)
-    except KeyboardInterrupt:
-        record["interrupted"] = True
-        path = _stage.write(record, folder / RECORD)
-        print(f"nestor demo: interrupted; what there was is in {path}", file=sys.stderr)
-        return _stage.INTERRUPTED
-    return 0
+    return _stage.staged(
+        _experiment_and_report, options, command="nestor demo schedule", file=RECORD, write=_stage.write
+    )
 
 
 def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:

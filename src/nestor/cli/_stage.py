@@ -1,8 +1,10 @@
-"""What every demo does around its experiment: its folder, its progress, its clock, its record."""
+"""What every demo does around its experiment: its packages, folder, progress, clock and record."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -10,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,48 @@ import jax
 from nestor.errors import BadArgument, MissingExtra
 
 INTERRUPTED = 130  # the shell's word for: ended by Ctrl-C
+
+
+def staged(
+    experiment: Callable[[argparse.Namespace, Path, dict[str, Any]], None],
+    options: argparse.Namespace,
+    *,
+    command: str,
+    file: str,
+    write: Callable[[dict[str, Any], Path], Path],
+    settings: Mapping[str, Any] | None = None,
+) -> int:
+    """A whole demo; the exit status.
+
+    Args:
+        experiment: (options, folder, record) -> nothing; it fills the record, and writes it at its end.
+        options: `steps`, `seed`, `train_size`, `out` (a path or None), `picture` and `quiet`.
+        command: as it is typed.
+        file: the name of the record.
+        write: (record, path) -> the path; Ctrl-C writes what there is.
+        settings: what is noted beside the options.
+    """
+    _require("sklearn", "scikit-learn", "the data of the demo")
+    if options.picture:
+        _require("matplotlib", "matplotlib", "the picture of the demo (or pass --no-picture)")
+    folder = _results_folder(options.out, file)
+    given = {"seed": options.seed, "train_size": options.train_size, "steps": options.steps}
+    record: dict[str, Any] = {
+        "command": command,
+        "versions": {name: importlib.metadata.version(name) for name in ("nestor", "jax", "scikit-learn")},
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "settings": {**given, **(settings or {})},
+        "interrupted": None,
+        "seconds": {},
+    }
+    try:
+        experiment(options, folder, record)
+    except KeyboardInterrupt:
+        record["interrupted"] = True
+        path = write(record, folder / file)
+        print(f"{command}: interrupted; what there was is in {path}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 def followed(
@@ -46,13 +90,13 @@ def followed(
                 print(f"{title:>16} {number:3d}: {words(step)}", flush=True)
 
 
-def require(module: str, package: str, purpose: str) -> None:
+def _require(module: str, package: str, purpose: str) -> None:
     """Refuse to begin without a package."""
     if importlib.util.find_spec(module) is None:
         raise MissingExtra(package, "demo", purpose)
 
 
-def results_folder(out: Path | None, record: str) -> Path:
+def _results_folder(out: Path | None, record: str) -> Path:
     """The folder of the results, made before anything is computed."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path("runs") / f"demo-{stamp}" if out is None else out

@@ -82,8 +82,8 @@ def step(
         gradient, x: arrays of one shape.
         slots: an array of that shape for each slot.
         left_over: what `Forget` multiplies with.
-        floor: what a rule adds to a square before it takes the root, as ``c["floor"]``: the resolution of
-            integers, which hold no smaller square than that.
+        floor: what a rule takes a square to be at least before it takes the root, as ``c["floor"]``: the
+            resolution of integers, which hold no smaller square than that.
 
     Returns:
         The new x and slots.

@@ -124,19 +124,13 @@ def _to(c: jax.Array, leaf: jax.Array) -> jax.Array:
     return c.astype(leaf.dtype)
 
 
-def _root(square: jax.Array) -> jax.Array:
-    """sqrt with derivative zero at zero: an entry whose gradient was always zero has none."""
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), 0 * square)
-
-
 def _above(floor: jax.Array, square: jax.Array) -> jax.Array:
     """A square, no smaller than the floor. Adding the floor instead might round differently on the way back."""
     return jnp.where(square > _to(floor, square), square, _to(floor, square))
 
 
 def _scaled(g: jax.Array, square: jax.Array, c: dict[str, jax.Array]) -> jax.Array:
-    return g / (_root(_above(c["floor"], square)) + _to(c["eps"], g))
+    return g / (trees.root(_above(c["floor"], square)) + _to(c["eps"], g))
 
 
 _SGD = _plain("sgd", lambda c, g, s: g)
@@ -190,7 +184,7 @@ _RMSPROP_MOMENTUM = Rule(
 def _adam_drift(c: dict[str, jax.Array], s: dict[str, jax.Array]) -> jax.Array:
     mean = s["mean"] / _to(c["bias1"], s["mean"])
     square = _above(c["floor"], s["square"]) / _to(c["bias2"], mean)
-    return -_to(c["rate"], mean) * (mean / (_root(square) + _to(c["eps"], mean)))
+    return -_to(c["rate"], mean) * (mean / (trees.root(square) + _to(c["eps"], mean)))
 
 
 _ADAM = Rule(

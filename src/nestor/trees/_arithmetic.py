@@ -67,7 +67,11 @@ def squared_norm(a: Tree) -> jax.Array:
 
 def norm(a: Tree) -> jax.Array:
     """The Euclidean norm; its derivative at zero is zero, not NaN."""
-    square = squared_norm(a)
+    return root(squared_norm(a))
+
+
+def root(square: jax.Array) -> jax.Array:
+    """The square root, entry by entry; its derivative at zero is zero, not infinite."""
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), 0 * square)
 
