@@ -73,9 +73,11 @@ EXACT = {
     "binomial": nestor.Checkpoint(slots=5),
     "truncate": nestor.Truncate(300),
 }
+SLOW = pytest.mark.slow
+DAILY = ("gmres", "nystrom", "binomial")  # the others meet the table of test_combinations daily
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in DAILY else SLOW) for name in EXACT])
 def test_ridge(name: str):
     levels, (value, slope) = ridge_levels(EXACT[name])
     found = hypergradient(levels)
@@ -83,7 +85,7 @@ def test_ridge(name: str):
     np.testing.assert_allclose(found.gradient, slope, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, pytest.param(1.0, marks=SLOW), 1e4])
 def test_cg_at_any_scale_of_the_lower_loss(scale: float):
     """The answer does not change when the lower loss is multiplied; no more may its derivative."""
     levels, (_, slope) = ridge_levels(nestor.Implicit(linear.CG()))
@@ -138,7 +140,9 @@ def chain(adjoint, direct: bool):
 
 
 @pytest.mark.parametrize("direct", [False, True])
-@pytest.mark.parametrize("adjoint", [nestor.Implicit(), nestor.Implicit(linear.GMRES())])
+@pytest.mark.parametrize(
+    "adjoint", [nestor.Implicit(), pytest.param(nestor.Implicit(linear.GMRES()), marks=SLOW)]
+)
 def test_a_chain_of_three(adjoint, direct: bool):
     levels, (value, slope), (a_answer, b_answer, c) = chain(adjoint, direct)
     found = hypergradient(levels)
@@ -180,7 +184,9 @@ def diamond(adjoint):
     return levels, jax.value_and_grad(closed)(start)
 
 
-@pytest.mark.parametrize("adjoint", [nestor.Implicit(), nestor.Unroll(), nestor.Checkpoint()])
+@pytest.mark.parametrize(
+    "adjoint", [nestor.Implicit(), nestor.Unroll(), pytest.param(nestor.Checkpoint(), marks=SLOW)]
+)
 def test_a_diamond(adjoint):
     levels, (value, slope) = diamond(adjoint)
     graph = Graph(levels)
@@ -210,8 +216,17 @@ THROUGH_STEPS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", THROUGH_STEPS)
+DIAGONAL = {(list(THROUGH_STEPS)[i % 5], optimizer) for i, optimizer in enumerate(OPTIMIZERS)}
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        pytest.param(name, optimizer, marks=[] if (name, optimizer) in DIAGONAL else SLOW)
+        for name in THROUGH_STEPS
+        for optimizer in OPTIMIZERS
+    ],
+)
 def test_through_twelve_steps(name: str, optimizer: str):
     """Against central differences of the run itself: the Jacobian of an adaptive optimizer is right."""
     levels, _ = ridge_levels(THROUGH_STEPS[name], 12, vector(40, 6), OPTIMIZERS[optimizer]())

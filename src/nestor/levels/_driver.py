@@ -251,7 +251,7 @@ def _validation(where: str, prepared: Prepared, validation: Any) -> tuple[Any, l
 def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
     if devices is None:
         return None
-    if isinstance(devices, int):
+    if isinstance(devices, int) and not isinstance(devices, bool):
         if not 1 <= devices <= len(jax.devices()):
             raise BadArgument(
                 where,
@@ -261,8 +261,18 @@ def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
                 do="pass a list of devices, or see jax.devices()",
             )
         devices = jax.devices()[:devices]
+    if not (
+        isinstance(devices, (list, tuple)) and devices and all(isinstance(d, jax.Device) for d in devices)
+    ):
+        raise BadArgument(
+            where,
+            "devices",
+            got=devices,
+            want="a list of devices, their number, or None",
+            do="pass jax.devices(), or how many of them",
+        )
     for level in prepared.plan.levels:
-        sizes = {level.batches.size}
+        sizes = {level.batches.size // level.parts}
         if level.batches.function is not None:
             sizes = {(*leaf.shape, 1)[0] for leaf in jax.tree.leaves(level.batches.function.out_shape)}
         for size in sizes:
@@ -271,8 +281,8 @@ def _mesh(where: str, prepared: Prepared, devices: Any) -> Any:
                     where,
                     "devices",
                     got=len(devices),
-                    want=f'a divisor of every batch size; that of level "{level.name}" is {size}',
-                    do="choose batch_size as a multiple of the number of devices",
+                    want=f'a divisor of every batch size, or part of one; that of level "{level.name}" is {size}',
+                    do="choose batch_size as a multiple of the number of devices, times accumulate",
                 )
     return jax.sharding.Mesh(np.asarray(devices), ("data",))
 

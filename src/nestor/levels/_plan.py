@@ -24,6 +24,7 @@ class LevelPlan(NamedTuple):
         chooses: parameters -> the arrays of the optimizer, where levels above set them; else None.
         rule: the optimizer's rule, if its steps can be run backwards; else None.
         batches: how batches are drawn.
+        parts: into which a batch is divided, to be computed one after the other.
         steps: moves before the level above moves once.
         adjoint: how derivatives cross the answer of this level.
         estimator: how the gradient of this level is found without derivatives of its loss; else None.
@@ -41,6 +42,7 @@ class LevelPlan(NamedTuple):
     chooses: Program | None
     rule: Rule | None
     batches: Batches
+    parts: int
     steps: int
     adjoint: Any
     estimator: Any

@@ -192,6 +192,7 @@ def _level(
         chooses=chooses,
         rule=rule,
         batches=batches,
+        parts=level.accumulate,
         steps=level.steps,
         adjoint=adjoint,
         estimator=level.gradient,
@@ -514,11 +515,12 @@ def _check_fields(where: str, level: Level, top: bool) -> None:
                 want="a floating-point dtype",
                 do='write precision="bfloat16"',
             )
-    if level.gradient is not None and not hasattr(level.gradient, "estimate"):
+    estimator = level.gradient
+    if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "estimate")):
         raise BadArgument(
             where,
             "gradient",
-            got=level.gradient,
+            got=f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator,
             want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
             do="leave it away for a loss that has a derivative",
         )
