@@ -4,6 +4,7 @@ from nestor.levels._estimators import Reinforce, Smoothed
 from nestor.levels._graph import Graph, Hypergradient, LevelsHistory, LevelsReport, LevelsRun
 from nestor.levels._level import Level
 from nestor.levels._loggers import CSVLogger, Logger, TensorBoardLogger
+from nestor.levels._meta import anil, fomaml, imaml, maml, meta_loss, reptile
 
 __all__ = [
     "CSVLogger",
@@ -17,4 +18,10 @@ __all__ = [
     "Reinforce",
     "Smoothed",
     "TensorBoardLogger",
+    "anil",
+    "fomaml",
+    "imaml",
+    "maml",
+    "meta_loss",
+    "reptile",
 ]
