@@ -5,6 +5,7 @@ from nestor.levels._graph import Graph, Hypergradient, LevelsHistory, LevelsRepo
 from nestor.levels._inner_loops import F2SA, TTSA, AmIGO, StocBiO
 from nestor.levels._level import Level
 from nestor.levels._loggers import CSVLogger, Logger, TensorBoardLogger
+from nestor.levels._meta import anil, fomaml, imaml, maml, meta_loss, reptile
 from nestor.levels._recursive import MRBO, VRBO
 from nestor.levels._single_loop import SABA, SOBA, SRBA
 
@@ -29,4 +30,10 @@ __all__ = [
     "Smoothed",
     "StocBiO",
     "TensorBoardLogger",
+    "anil",
+    "fomaml",
+    "imaml",
+    "maml",
+    "meta_loss",
+    "reptile",
 ]
