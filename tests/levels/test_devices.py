@@ -67,7 +67,7 @@ def rows_per_device(devices, **options):
     graph = Graph(levels(**options))
     plain = dict(method=None, validation=None, validate_every=None, patience=None, callback=None, report_every=None,
                  progress=False, logger=None, checkpoint=None, checkpoint_every=None, raise_on_failure=True)
-    plan, inputs = _planned("", graph._prepared, 5, None, Settings(devices=devices, **plain))
+    plan, inputs = _planned("", graph._prepared, None, 5, None, Settings(devices=devices, **plain))
     begin, stretch = compiled(plan)
     text = stretch.lower(inputs, *begin(inputs), jnp.int32(5)).compile().as_text()
     return sorted({int(n) for n in re.findall(r"f64\\[(\\d+)\\]\\S* tanh\\(", text)}), "all-reduce" in text

@@ -44,7 +44,7 @@ class Method:
     def init(self, *_):
         raise NotImplementedError
 
-    move = init
+    step = init
 
 
 def three():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,17 @@ from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
 from nestor.errors import BadArgument
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
-from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.levels._reading import (
+    Reader,
+    check_arity,
+    check_scalar,
+    in_parts,
+    loss_of,
+    read_by,
+    reading_above,
+    traced,
+)
+from nestor.programs import Program, is_transformation, trace_function
 from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part, with_room
 
 Tree = Any
@@ -40,44 +49,6 @@ class Prepared(NamedTuple):
     wholes: tuple[Callable[[Tree], Tree], ...]
     reads: tuple[frozenset[int], ...]
     feels: tuple[frozenset[int], ...]
-
-
-class Reader:
-    """From trained arrays by level to what the user's functions read: whole trees by level.
-
-    Args:
-        wholes: by level, from its trained arrays to the user's whole tree.
-    """
-
-    def __init__(self, wholes: Mapping[str, Callable[[Tree], Tree]]):
-        self._wholes = wholes
-        self._kind: type[dict[str, Tree]] = dict
-
-    def __call__(self, params: dict[str, Tree]) -> dict[str, Tree]:
-        """The whole trees."""
-        return self._kind({name: self._wholes[name](params[name]) for name in params})
-
-    def unknown_name(self, function: Callable[..., Any], *args: Any) -> str | None:
-        """The name that a function looks up though no level is called so; None if that is not what fails."""
-        self._kind = _Named
-        try:
-            jax.eval_shape(function, *args)
-        except _NoSuchLevel as error:
-            return error.args[0]
-        except Exception:  # it fails in another way, which is said as it is
-            return None
-        finally:
-            self._kind = dict
-        return None
-
-
-class _NoSuchLevel(Exception):
-    pass
-
-
-class _Named(dict[str, Any]):
-    def __missing__(self, name: Any) -> Any:
-        raise _NoSuchLevel(name)
 
 
 class _Part(NamedTuple):
@@ -168,14 +139,14 @@ def _level(
     batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
     check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
     args = (trained, batch, jax.random.key(0))
-    plain = _loss(level, seen)
+    plain = loss_of(level, seen)
     program, captured = traced(where, "loss", plain, seen, *args)
-    _check_scalar(where, program.out_shape)
-    read = _read_by(program, names, trained)
+    check_scalar(where, program.out_shape)
+    read = read_by(program, names, trained)
     if level.accumulate > 1:  # the loop over the parts hides what is read
-        program, captured = traced(where, "loss", _in_parts(plain, level.accumulate), seen, *args)
+        program, captured = traced(where, "loss", in_parts(plain, level.accumulate), seen, *args)
 
-    above = lambda field, function: _reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
+    above = lambda field, function: reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
     arrays, rest, rule, chooses, chosen_by = _optimizer(where, level, part, above)
     start, start_captured, started_by = _of_params(where, "start", level.start, part, above)
     answer, answer_captured, answered_by = _of_params(where, "answer", level.answer, part, above)
@@ -216,108 +187,6 @@ def _level(
         answer=answer_captured,
     )
     return _Made(plan, inputs, read, chosen_by | started_by | answered_by)
-
-
-def _loss(level: Level, seen: Reader) -> Callable[..., Any]:
-    def plain(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
-        extra = (key,) if level.stochastic else ()
-        if level.precision is None:
-            return level.loss(seen(params), batch, *extra)
-        low = jnp.dtype(level.precision)
-        value = level.loss(seen(_cast(params, low)), _cast(batch, low), *extra)
-        return jnp.asarray(value).astype(trees.float_dtype(params))
-
-    return plain
-
-
-def _in_parts(plain: Callable[..., Any], m: int) -> Callable[..., Any]:
-    """The mean of a loss over m parts of its batch, one after the other."""
-
-    def dealt(leaf: jax.Array) -> jax.Array:
-        """(m, n/m, ...): part k has the rows k, k + m, ...; of a batch on many devices each part is, too."""
-        return jnp.moveaxis(leaf.reshape(leaf.shape[0] // m, m, *leaf.shape[1:]), 1, 0)
-
-    def in_parts(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
-        cut = jax.tree.map(dealt, batch)
-
-        @jax.checkpoint
-        def part(params: dict[str, Tree], rows: Tree, number: jax.Array) -> Any:
-            return plain(params, rows, jax.random.fold_in(key, number))
-
-        def add(total: jax.Array, rest: Any) -> tuple[jax.Array, None]:
-            return total + part(params, *rest) / m, None
-
-        zero = jnp.zeros(
-            (), jax.eval_shape(part, params, jax.tree.map(lambda c: c[0], cut), jnp.int32(0)).dtype
-        )
-        return jax.lax.scan(add, zero, (cut, jnp.arange(m, dtype=jnp.int32)))[0]
-
-    return in_parts
-
-
-def _cast(tree: Tree, dtype: Any) -> Tree:
-    def cast(leaf: Any) -> Any:
-        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        return jnp.asarray(leaf).astype(dtype) if floating else leaf
-
-    return jax.tree.map(cast, tree)
-
-
-def traced(
-    where: str, field: str, function: Callable[..., Any], read: Reader, *args: Any
-) -> tuple[Program, list[Any]]:
-    """The program of a function of the parameters of all levels, and what it captured.
-
-    Raises:
-        BadArgument: it cannot be traced, or reads a level that is not there.
-    """
-    try:
-        return trace_function(where, field, function, *args)[:2]
-    except KeyError as error:
-        name = read.unknown_name(function, *args)
-        if name is None:
-            raise
-        names = sorted(args[0])
-        like = difflib.get_close_matches(str(name), names, 1)
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function that reads p[{name!r}]",
-            want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
-            do=f"write p[{like[0]!r}]" if like else "correct the name, or add a level of that name",
-        ) from error
-
-
-def _read_by(program: Program, names: list[str], trained: dict[str, Tree], skip: int = 0) -> frozenset[int]:
-    """The levels whose parameters a program reads; they are its first argument but `skip`."""
-    used = iter(program.reads()[skip:])
-    read = {name: any([next(used) for _ in jax.tree.leaves(trained[name])]) for name in sorted(trained)}
-    return frozenset(i for i, name in enumerate(names) if read[name])
-
-
-def _reading_above(
-    where: str,
-    field: str,
-    function: Callable[..., Any],
-    i: int,
-    names: list[str],
-    trained: dict[str, Tree],
-    seen: Reader,
-) -> tuple[Program, list[Any], frozenset[int]]:
-    """The program of a function of the parameters above a level."""
-    check_arity(where, field, function, 1)
-    program, captured = traced(where, field, lambda params: function(seen(params)), seen, trained)
-    read = _read_by(program, names, trained)
-    low = [names[k] for k in sorted(read) if k <= i]
-    if low:
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function that reads {', '.join(map(repr, low))}",
-            want="a function of the levels above this one alone: anything else would be a cycle",
-            do="put the level that it reads after this one, or do without it",
-        )
-    return program, captured, read
 
 
 # --- fields --------------------------------------------------------------------------------------------
@@ -523,38 +392,6 @@ def _check_fields(where: str, level: Level, top: bool) -> None:
             got=f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator,
             want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
             do="leave it away for a loss that has a derivative",
-        )
-
-
-def check_arity(where: str, field: str, function: Any, count: int, stochastic: bool = False) -> None:
-    """Whether the user's function takes that many arguments."""
-    takes = {1: "(p), the parameters by level", 2: "(p, batch)", 3: "(p, batch, key)"}[count]
-    if field == "project":
-        takes = "(params), those of this level"
-    if not callable(function):
-        raise BadArgument(
-            where, field, got=function, want=f"a function of {takes}", do="pass the function, not its result"
-        )
-    signature = signature_that_refuses(function, count)
-    if signature is not None:
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function with signature {getattr(function, '__name__', 'f')}{signature}",
-            want=f"callable with {takes}",
-            do="close over the rest" + ("; for a key, pass stochastic=True" if count == 2 else ""),
-        )
-
-
-def _check_scalar(where: str, shape: Any) -> None:
-    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
-    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
-        raise BadArgument(
-            where,
-            "loss",
-            got=f"a function that returns {shape_text(shape)}",
-            want="a function that returns one floating-point number",
-            do="reduce it, for example with jnp.mean(...)",
         )
 
 
