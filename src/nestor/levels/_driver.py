@@ -15,7 +15,8 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
-from nestor.levels._prepare import Prepared, Reader, check_arity, traced
+from nestor.levels._prepare import Prepared
+from nestor.levels._reading import Reader, check_arity, traced
 from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
 from nestor.solution import Status
 from nestor.training import load_state, save_state, signature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +12,11 @@ import numpy as np
 from nestor import trees
 from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
 from nestor.errors import BadArgument
+from nestor.levels._checks import check_fields, check_reversible, check_scalar
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
-from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.levels._reading import Reader, check_arity, traced
+from nestor.programs import Program, is_transformation, trace_function
 from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part, with_room
 
 Tree = Any
@@ -42,44 +43,6 @@ class Prepared(NamedTuple):
     feels: tuple[frozenset[int], ...]
 
 
-class Reader:
-    """From trained arrays by level to what the user's functions read: whole trees by level.
-
-    Args:
-        wholes: by level, from its trained arrays to the user's whole tree.
-    """
-
-    def __init__(self, wholes: Mapping[str, Callable[[Tree], Tree]]):
-        self._wholes = wholes
-        self._kind: type[dict[str, Tree]] = dict
-
-    def __call__(self, params: dict[str, Tree]) -> dict[str, Tree]:
-        """The whole trees."""
-        return self._kind({name: self._wholes[name](params[name]) for name in params})
-
-    def unknown_name(self, function: Callable[..., Any], *args: Any) -> str | None:
-        """The name that a function looks up though no level is called so; None if that is not what fails."""
-        self._kind = _Named
-        try:
-            jax.eval_shape(function, *args)
-        except _NoSuchLevel as error:
-            return error.args[0]
-        except Exception:  # it fails in another way, which is said as it is
-            return None
-        finally:
-            self._kind = dict
-        return None
-
-
-class _NoSuchLevel(Exception):
-    pass
-
-
-class _Named(dict[str, Any]):
-    def __missing__(self, name: Any) -> Any:
-        raise _NoSuchLevel(name)
-
-
 class _Part(NamedTuple):
     """One level while it is prepared."""
 
@@ -104,7 +67,7 @@ def prepare(levels: Any) -> Prepared:
     _check_connections(parts, reads, needs, feels)
     plans = tuple(m.plan._replace(needs=needs[i]) for i, m in enumerate(made))
     for i, (part, plan) in enumerate(zip(parts, plans, strict=True)):
-        _check_reversible(part, plan, top=i == len(parts) - 1)
+        check_reversible(_of(part.name), plan, top=i == len(parts) - 1)
     return Prepared(
         GraphPlan(plans),
         tuple(m.inputs for m in made),
@@ -162,7 +125,7 @@ def _level(
     name, level = part.name, part.level
     where, top = _of(name), i == len(parts) - 1
     names = [p.name for p in parts]
-    _check_fields(where, level, top)
+    check_fields(where, level, top)
     rows, source, data, example = prepare_data(where, "data", level.data)
     batches = _batches(where, level, rows, source)
     batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
@@ -170,7 +133,7 @@ def _level(
     args = (trained, batch, jax.random.key(0))
     plain = _loss(level, seen)
     program, captured = traced(where, "loss", plain, seen, *args)
-    _check_scalar(where, program.out_shape)
+    check_scalar(where, program.out_shape)
     read = _read_by(program, names, trained)
     if level.accumulate > 1:  # the loop over the parts hides what is read
         program, captured = traced(where, "loss", _in_parts(plain, level.accumulate), seen, *args)
@@ -261,31 +224,6 @@ def _cast(tree: Tree, dtype: Any) -> Tree:
         return jnp.asarray(leaf).astype(dtype) if floating else leaf
 
     return jax.tree.map(cast, tree)
-
-
-def traced(
-    where: str, field: str, function: Callable[..., Any], read: Reader, *args: Any
-) -> tuple[Program, list[Any]]:
-    """The program of a function of the parameters of all levels, and what it captured.
-
-    Raises:
-        BadArgument: it cannot be traced, or reads a level that is not there.
-    """
-    try:
-        return trace_function(where, field, function, *args)[:2]
-    except KeyError as error:
-        name = read.unknown_name(function, *args)
-        if name is None:
-            raise
-        names = sorted(args[0])
-        like = difflib.get_close_matches(str(name), names, 1)
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function that reads p[{name!r}]",
-            want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
-            do=f"write p[{like[0]!r}]" if like else "correct the name, or add a level of that name",
-        ) from error
 
 
 def _read_by(program: Program, names: list[str], trained: dict[str, Tree], skip: int = 0) -> frozenset[int]:
@@ -462,120 +400,6 @@ def _batches(where: str, level: Level, rows: int, source: Program | None) -> Bat
             do="choose a batch_size that it divides",
         )
     return Batches(rows, size, bool(level.shuffle), source)
-
-
-# --- checks --------------------------------------------------------------------------------------------
-
-
-def _check_fields(where: str, level: Level, top: bool) -> None:
-    for field in ("batch_size", "steps", "accumulate"):
-        value = getattr(level, field)
-        fine = type(value) is int and value >= 1
-        if not (fine or (field == "batch_size" and value is None)):
-            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
-    if top and level.steps != 1:
-        raise BadArgument(
-            where,
-            "steps",
-            got=level.steps,
-            want="1 for the highest level: nothing above it waits for it",
-            do="pass the number of its steps to run(steps=...)",
-        )
-    if top and level.answer is not None:
-        raise BadArgument(
-            where,
-            "answer",
-            got="a closed form for the highest level",
-            want="None for the highest level: it is what moves",
-            do="leave it away and pass an optimizer",
-        )
-    restart = level.restart
-    if not (restart is None or isinstance(restart, bool) or (type(restart) is int and restart >= 1)):
-        raise BadArgument(
-            where, "restart", got=restart, want="True, False, or k >= 1", do="write restart=True"
-        )
-    if level.start is not None and restart is False:
-        raise BadArgument(
-            where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
-        )
-    clip = level.clip
-    number = isinstance(clip, (int, float)) and clip > 0
-    if not (clip is None or number or (isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0)):
-        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
-    if level.precision is not None:
-        try:
-            good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
-        except TypeError:
-            good = False
-        if not good:
-            raise BadArgument(
-                where,
-                "precision",
-                got=level.precision,
-                want="a floating-point dtype",
-                do='write precision="bfloat16"',
-            )
-    estimator = level.gradient
-    if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "estimate")):
-        raise BadArgument(
-            where,
-            "gradient",
-            got=f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator,
-            want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
-            do="leave it away for a loss that has a derivative",
-        )
-
-
-def check_arity(where: str, field: str, function: Any, count: int, stochastic: bool = False) -> None:
-    """Whether the user's function takes that many arguments."""
-    takes = {1: "(p), the parameters by level", 2: "(p, batch)", 3: "(p, batch, key)"}[count]
-    if field == "project":
-        takes = "(params), those of this level"
-    if not callable(function):
-        raise BadArgument(
-            where, field, got=function, want=f"a function of {takes}", do="pass the function, not its result"
-        )
-    signature = signature_that_refuses(function, count)
-    if signature is not None:
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function with signature {getattr(function, '__name__', 'f')}{signature}",
-            want=f"callable with {takes}",
-            do="close over the rest" + ("; for a key, pass stochastic=True" if count == 2 else ""),
-        )
-
-
-def _check_scalar(where: str, shape: Any) -> None:
-    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
-    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
-        raise BadArgument(
-            where,
-            "loss",
-            got=f"a function that returns {shape_text(shape)}",
-            want="a function that returns one floating-point number",
-            do="reduce it, for example with jnp.mean(...)",
-        )
-
-
-def _check_reversible(part: _Part, plan: LevelPlan, *, top: bool) -> None:
-    if top or not isinstance(plan.adjoint, Reversible):
-        return
-    if plan.rule is None or plan.needs or plan.project is not None:
-        why = (
-            "an optimizer that cannot be run backwards"
-            if plan.rule is None
-            else "a level that waits for levels below"
-            if plan.needs
-            else "a level with a projection"
-        )
-        raise BadArgument(
-            _of(part.name),
-            "adjoint",
-            got=f"Reversible() for {why}",
-            want="another adjoint",
-            do="use nestor.Checkpoint(), nestor.Unroll() or nestor.Implicit()",
-        )
 
 
 # --- who depends on whom -------------------------------------------------------------------------------
