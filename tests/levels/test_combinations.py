@@ -78,8 +78,9 @@ def graph(adjoint, optimizer: str, steps: int, h=H) -> Graph:
 def at_the_answer():
     """The derivative of the minimizer, by Newton's method and a dense solve."""
     w = jnp.zeros(3)
+    newton = jax.jit(lambda w: w - jnp.linalg.solve(jax.hessian(low)(w, H), jax.grad(low)(w, H)))
     for _ in range(12):
-        w = w - jnp.linalg.solve(jax.hessian(low)(w, H), jax.grad(low)(w, H))
+        w = newton(w)
     mixed = jax.jacobian(jax.grad(low), 1)(w, H)
     of_w, of_h = jax.grad(high, (0, 1))(w, H)
     return of_h - mixed.T @ jnp.linalg.solve(jax.hessian(low)(w, H), of_w)

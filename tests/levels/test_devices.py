@@ -14,6 +14,7 @@ import nestor
 from nestor import Graph, Level
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
 assert len(jax.devices()) == 4
 x = jax.random.normal(jax.random.key(0), (32, 5))
 y = jnp.sin(x @ jnp.arange(5.0))
@@ -90,7 +91,7 @@ print(json.dumps(out))
 
 @pytest.fixture(scope="module")
 def found():
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = {
         **os.environ,
         "XLA_FLAGS": flags,

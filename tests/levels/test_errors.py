@@ -82,7 +82,14 @@ MISTAKES = {
         lambda: Graph({"w": Level(lambda p, _: jnp.sum(p["w"] ** 2), W, SGD), "h": Level(above, W, SGD)}),
         'level "h"', "loss", "own parameters do not reach", "check the loss",
     ),
-    "a start that reads below": (h(start=lambda p: p["w"]), 'level "h"', "start", "reads 'w'", "after this one"),
+    "a start that reads below": (
+        lambda: Graph({
+            "v": Level(lambda p, _: jnp.sum((p["v"] - p["w"]) ** 2), W, SGD),
+            "w": Level(below, W, SGD, start=lambda p: p["v"]),
+            "h": Level(lambda p, _: jnp.sum(p["v"] + p["w"]), W, SGD),
+        }),
+        'level "w"', "start", "reads 'v'", "after this one",
+    ),
     "a start that reads itself": (w(start=lambda p: p["w"]), 'level "w"', "start", "reads 'w'", "after this one"),
     "a rate from below": (
         h(optimizer=lambda p: nestor.sgd(jnp.sum(p["w"]))), 'level "h"', "optimizer", "reads 'w'", "after this one",
@@ -103,7 +110,14 @@ MISTAKES = {
     "steps at the top": (h(steps=5), 'level "h"', "steps", "5", "run(steps=...)"),
     "no steps": (w(steps=0), 'level "w"', "steps", "0", "steps=10"),
     "half a step": (w(steps=2.5), 'level "w"', "steps", "2.5", "steps=10"),
-    "a closed form at the top": (h(answer=lambda p: W), 'level "h"', "answer", "closed form", "an optimizer"),
+    "a closed form at the top": (h(answer=lambda p: W), 'level "h"', "answer", "function", "an optimizer"),
+    "a start of the top": (h(start=lambda p: W), 'level "h"', "start", "function", "leave start away"),
+    "a restart of the top": (h(restart=True), 'level "h"', "restart", "True", "leave restart away"),
+    "an optimizer of a closed form": (w(answer=lambda p: p["h"]), 'level "w"', "optimizer", "Optimizer", "or answer"),
+    "a projection of a closed form": (
+        w(optimizer=None, answer=lambda p: p["h"], project=lambda w: w),
+        'level "w"', "project", "function", "or answer",
+    ),
     "a batch too large": (w(data=X, batch_size=9), 'level "w"', "batch_size", "9", "pass 8"),
     "a batch of nothing": (w(data=X, batch_size=0), 'level "w"', "batch_size", "0", "batch_size=10"),
     "a batch of no data": (w(batch_size=4), 'level "w"', "batch_size", "4", "return batches"),

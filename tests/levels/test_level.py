@@ -1,5 +1,7 @@
 """What each field of a `Level` promises, in float64, against loops by hand, closed forms and differences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -510,6 +512,52 @@ def test_where_a_run_goes_on_from_is_a_constant():
     np.testing.assert_allclose(slope(three(nestor.Unroll(), restart=False)), three_by_hand(False), rtol=1e-12)
 
 
+def test_the_hypergradient_of_a_level_in_the_middle():
+    loss = {name: level.loss for name, level in three(None).items()}
+
+    def value(b):
+        a = jnp.zeros(3)
+        for _ in range(3):
+            a = a - 0.4 * jax.grad(lambda a: loss["a"]({"a": a, "b": b, "c": H}, None))(a)
+        return loss["b"]({"a": a, "b": b, "c": H}, None)
+
+    want = jax.value_and_grad(value)(jnp.ones(3) / 2)
+    found = Graph(three(nestor.Unroll())).hypergradient("b")
+    np.testing.assert_allclose(found.loss, want[0], rtol=1e-12)
+    np.testing.assert_allclose(found.gradient, want[1], rtol=1e-12)
+    np.testing.assert_array_equal(found.params["c"], H)
+
+
+def test_an_implicit_level_above_one_in_forward_mode_is_refused():
+    """Its linear solve needs the transpose."""
+    with pytest.raises(nestor.CannotDifferentiate, match=r"Forward\(\)"):
+        slope(three(nestor.Implicit(), a=nestor.Forward()))
+
+
+def test_levels_of_several_precisions():
+    """float32 below float64: each keeps its own."""
+    levels = pair(
+        nestor.Unroll(),
+        2,
+        loss=lambda p, _: low(p["w"].astype(float), p["h"]),
+        params=jnp.zeros(3, jnp.float32),
+    )
+    levels["h"] = Level(lambda p, _: high(p["w"].astype(float), p["h"]), H, nestor.adam(0.1))
+    run = Graph(levels).run(2)
+    assert (run.params["w"].dtype, run.params["h"].dtype, run.history.loss.dtype) == (
+        jnp.float32,
+        float,
+        float,
+    )
+    want = Graph(pair(nestor.Unroll(), 2)).hypergradient()
+    for adjoint in (nestor.Unroll(), nestor.Implicit(), nestor.SAMA(eps=1e-2)):
+        levels["w"] = dataclasses.replace(levels["w"], adjoint=adjoint)
+        found = Graph(levels).hypergradient()
+        assert found.gradient.dtype == float
+        np.testing.assert_allclose(found.loss, want.loss, rtol=1e-5)
+        assert np.isfinite(found.gradient).all()
+
+
 # --- levels that are only evaluated --------------------------------------------------------------------
 
 
@@ -613,3 +661,15 @@ def test_reinforce_finds_the_best_bits():
     levels = evaluated(Reinforce(bits, log_prob), loss, jnp.zeros(3))
     levels["x"] = Level(loss, jnp.zeros(3), nestor.adam(0.3), gradient=Reinforce(bits, log_prob))
     np.testing.assert_array_equal(Graph(levels).run(40).params["x"] > 0, [True, False, True])
+
+
+@pytest.mark.parametrize(
+    "gradient", [Smoothed(0.1, 3), Reinforce(bits, log_prob, 3)], ids=["smoothed", "reinforce"]
+)
+def test_derivatives_cross_a_level_that_is_only_evaluated(gradient):
+    """With the same noise the steps of the level are a smooth function of what stands above it."""
+    loss = lambda p, _: jnp.sum((p["w"] - jnp.sin(p["h"])) ** 2 * jnp.exp(p["h"]))  # noqa: E731
+    made = lambda adjoint: pair(adjoint, 3, loss=loss, gradient=gradient, params=C)  # noqa: E731
+    want = slope(made(nestor.FiniteDifference(step=1e-3)))
+    assert jnp.linalg.norm(want - 0.2 * H) > 0.01
+    np.testing.assert_allclose(slope(made(nestor.Unroll())), want, rtol=1e-6)

@@ -421,6 +421,18 @@ def test_inside_jit_and_vmap():
         assert int(many.code[i]) == int(want.code)
 
 
+def test_lanes_end_each_at_its_own_step():
+    validation = lambda p: (p["x"] - 0.26) ** 2  # noqa: E731
+    go = lambda start: alone(start=start).run(12, validation=validation, validate_every=1, patience=2)  # noqa: E731
+    starts = [1.0, 8.0, 0.01]
+    many = jax.vmap(go)(jnp.array(starts))
+    for i, start in enumerate(starts):
+        one = go(start)
+        assert (int(many.steps[i]), int(many.code[i])) == (int(one.steps), int(one.code))
+        np.testing.assert_array_equal(many.best["x"][i], one.best["x"])
+    assert len(set(many.steps.tolist())) == 3
+
+
 def test_inside_a_trace_nobody_looks_on():
     for name, value in {
         "callback": print,

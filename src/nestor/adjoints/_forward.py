@@ -20,7 +20,8 @@ class Forward:
 
     The exact derivative of the computation for a few inputs (`jvp`, `jacfwd`, any order of them), without a
     bound on the number of steps that must be stored. Reverse mode is refused with `CannotDifferentiate`. In a
-    graph the levels above such a level are differentiated in forward mode: one pass a parameter of theirs.
+    graph the levels above such a level move by forward mode, one pass a parameter of theirs; none of them may be
+    `Implicit`.
 
     >>> import jax, nestor
     >>> y = lambda x: nestor.argmin(lambda z: (z - x) ** 2, 0.0, adjoint=nestor.Forward())

@@ -96,7 +96,7 @@ class Reinforce:
         draws = trees.stop_gradient(draws)
         losses, lower = jax.vmap(lambda a: value(a, given, True))(draws)
         others = (jnp.sum(losses) - losses) / (self.samples - 1)
-        weights = jax.lax.stop_gradient(losses - others)
+        weights = losses - others
 
         def surrogate(phi: Tree) -> jax.Array:
             scores = jax.vmap(lambda a: self.log_prob(phi, a))(draws)

@@ -12,18 +12,10 @@ import numpy as np
 from nestor import trees
 from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
 from nestor.errors import BadArgument
+from nestor.levels._checks import check_fields, check_reversible, check_scalar
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
-from nestor.levels._reading import (
-    Reader,
-    check_arity,
-    check_scalar,
-    in_parts,
-    loss_of,
-    read_by,
-    reading_above,
-    traced,
-)
+from nestor.levels._reading import Reader, check_arity, traced
 from nestor.programs import Program, is_transformation, trace_function
 from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part, with_room
 
@@ -75,7 +67,7 @@ def prepare(levels: Any) -> Prepared:
     _check_connections(parts, reads, needs, feels)
     plans = tuple(m.plan._replace(needs=needs[i]) for i, m in enumerate(made))
     for i, (part, plan) in enumerate(zip(parts, plans, strict=True)):
-        _check_reversible(part, plan, top=i == len(parts) - 1)
+        check_reversible(_of(part.name), plan, top=i == len(parts) - 1)
     return Prepared(
         GraphPlan(plans),
         tuple(m.inputs for m in made),
@@ -133,20 +125,20 @@ def _level(
     name, level = part.name, part.level
     where, top = _of(name), i == len(parts) - 1
     names = [p.name for p in parts]
-    _check_fields(where, level, top)
+    check_fields(where, level, top)
     rows, source, data, example = prepare_data(where, "data", level.data)
     batches = _batches(where, level, rows, source)
     batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
     check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
     args = (trained, batch, jax.random.key(0))
-    plain = loss_of(level, seen)
+    plain = _loss(level, seen)
     program, captured = traced(where, "loss", plain, seen, *args)
     check_scalar(where, program.out_shape)
-    read = read_by(program, names, trained)
+    read = _read_by(program, names, trained)
     if level.accumulate > 1:  # the loop over the parts hides what is read
-        program, captured = traced(where, "loss", in_parts(plain, level.accumulate), seen, *args)
+        program, captured = traced(where, "loss", _in_parts(plain, level.accumulate), seen, *args)
 
-    above = lambda field, function: reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
+    above = lambda field, function: _reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
     arrays, rest, rule, chooses, chosen_by = _optimizer(where, level, part, above)
     start, start_captured, started_by = _of_params(where, "start", level.start, part, above)
     answer, answer_captured, answered_by = _of_params(where, "answer", level.answer, part, above)
@@ -187,6 +179,83 @@ def _level(
         answer=answer_captured,
     )
     return _Made(plan, inputs, read, chosen_by | started_by | answered_by)
+
+
+def _loss(level: Level, seen: Reader) -> Callable[..., Any]:
+    def plain(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
+        extra = (key,) if level.stochastic else ()
+        if level.precision is None:
+            return level.loss(seen(params), batch, *extra)
+        low = jnp.dtype(level.precision)
+        value = level.loss(seen(_cast(params, low)), _cast(batch, low), *extra)
+        return jnp.asarray(value).astype(trees.float_dtype(params))
+
+    return plain
+
+
+def _in_parts(plain: Callable[..., Any], m: int) -> Callable[..., Any]:
+    """The mean of a loss over m parts of its batch, one after the other."""
+
+    def dealt(leaf: jax.Array) -> jax.Array:
+        """(m, n/m, ...): part k has the rows k, k + m, ...; of a batch on many devices each part is, too."""
+        return jnp.moveaxis(leaf.reshape(leaf.shape[0] // m, m, *leaf.shape[1:]), 1, 0)
+
+    def in_parts(params: dict[str, Tree], batch: Tree, key: jax.Array) -> Any:
+        cut = jax.tree.map(dealt, batch)
+
+        @jax.checkpoint
+        def part(params: dict[str, Tree], rows: Tree, number: jax.Array) -> Any:
+            return plain(params, rows, jax.random.fold_in(key, number))
+
+        def add(total: jax.Array, rest: Any) -> tuple[jax.Array, None]:
+            return total + part(params, *rest) / m, None
+
+        zero = jnp.zeros(
+            (), jax.eval_shape(part, params, jax.tree.map(lambda c: c[0], cut), jnp.int32(0)).dtype
+        )
+        return jax.lax.scan(add, zero, (cut, jnp.arange(m, dtype=jnp.int32)))[0]
+
+    return in_parts
+
+
+def _cast(tree: Tree, dtype: Any) -> Tree:
+    def cast(leaf: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf).astype(dtype) if floating else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _read_by(program: Program, names: list[str], trained: dict[str, Tree], skip: int = 0) -> frozenset[int]:
+    """The levels whose parameters a program reads; they are its first argument but `skip`."""
+    used = iter(program.reads()[skip:])
+    read = {name: any([next(used) for _ in jax.tree.leaves(trained[name])]) for name in sorted(trained)}
+    return frozenset(i for i, name in enumerate(names) if read[name])
+
+
+def _reading_above(
+    where: str,
+    field: str,
+    function: Callable[..., Any],
+    i: int,
+    names: list[str],
+    trained: dict[str, Tree],
+    seen: Reader,
+) -> tuple[Program, list[Any], frozenset[int]]:
+    """The program of a function of the parameters above a level."""
+    check_arity(where, field, function, 1)
+    program, captured = traced(where, field, lambda params: function(seen(params)), seen, trained)
+    read = _read_by(program, names, trained)
+    low = [names[k] for k in sorted(read) if k <= i]
+    if low:
+        raise BadArgument(
+            where,
+            field,
+            got=f"a function that reads {', '.join(map(repr, low))}",
+            want="a function of the levels above this one alone: anything else would be a cycle",
+            do="put the level that it reads after this one, or do without it",
+        )
+    return program, captured, read
 
 
 # --- fields --------------------------------------------------------------------------------------------
@@ -331,88 +400,6 @@ def _batches(where: str, level: Level, rows: int, source: Program | None) -> Bat
             do="choose a batch_size that it divides",
         )
     return Batches(rows, size, bool(level.shuffle), source)
-
-
-# --- checks --------------------------------------------------------------------------------------------
-
-
-def _check_fields(where: str, level: Level, top: bool) -> None:
-    for field in ("batch_size", "steps", "accumulate"):
-        value = getattr(level, field)
-        fine = type(value) is int and value >= 1
-        if not (fine or (field == "batch_size" and value is None)):
-            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
-    if top and level.steps != 1:
-        raise BadArgument(
-            where,
-            "steps",
-            got=level.steps,
-            want="1 for the highest level: nothing above it waits for it",
-            do="pass the number of its steps to run(steps=...)",
-        )
-    if top and level.answer is not None:
-        raise BadArgument(
-            where,
-            "answer",
-            got="a closed form for the highest level",
-            want="None for the highest level: it is what moves",
-            do="leave it away and pass an optimizer",
-        )
-    restart = level.restart
-    if not (restart is None or isinstance(restart, bool) or (type(restart) is int and restart >= 1)):
-        raise BadArgument(
-            where, "restart", got=restart, want="True, False, or k >= 1", do="write restart=True"
-        )
-    if level.start is not None and restart is False:
-        raise BadArgument(
-            where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
-        )
-    clip = level.clip
-    number = isinstance(clip, (int, float)) and clip > 0
-    if not (clip is None or number or (isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0)):
-        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
-    if level.precision is not None:
-        try:
-            good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
-        except TypeError:
-            good = False
-        if not good:
-            raise BadArgument(
-                where,
-                "precision",
-                got=level.precision,
-                want="a floating-point dtype",
-                do='write precision="bfloat16"',
-            )
-    estimator = level.gradient
-    if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "estimate")):
-        raise BadArgument(
-            where,
-            "gradient",
-            got=f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator,
-            want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
-            do="leave it away for a loss that has a derivative",
-        )
-
-
-def _check_reversible(part: _Part, plan: LevelPlan, *, top: bool) -> None:
-    if top or not isinstance(plan.adjoint, Reversible):
-        return
-    if plan.rule is None or plan.needs or plan.project is not None:
-        why = (
-            "an optimizer that cannot be run backwards"
-            if plan.rule is None
-            else "a level that waits for levels below"
-            if plan.needs
-            else "a level with a projection"
-        )
-        raise BadArgument(
-            _of(part.name),
-            "adjoint",
-            got=f"Reversible() for {why}",
-            want="another adjoint",
-            do="use nestor.Checkpoint(), nestor.Unroll() or nestor.Implicit()",
-        )
 
 
 # --- who depends on whom -------------------------------------------------------------------------------

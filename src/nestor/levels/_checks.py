@@ -1,0 +1,131 @@
+"""What a level may hold, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nestor.adjoints import Reversible
+from nestor.errors import BadArgument
+from nestor.levels._level import Level
+from nestor.levels._plan import LevelPlan
+from nestor.programs import shape_text
+
+
+def check_fields(where: str, level: Level, top: bool) -> None:
+    """What can be said of the fields by themselves; `top` of the highest level."""
+    for field in ("batch_size", "steps", "accumulate"):
+        value = getattr(level, field)
+        fine = type(value) is int and value >= 1
+        if not (fine or (field == "batch_size" and value is None)):
+            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
+    if top and level.steps != 1:
+        raise BadArgument(
+            where,
+            "steps",
+            got=level.steps,
+            want="1 for the highest level: nothing above it waits for it",
+            do="pass the number of its steps to run(steps=...)",
+        )
+    _check_roles(where, level, top)
+    restart = level.restart
+    if not (restart is None or isinstance(restart, bool) or (type(restart) is int and restart >= 1)):
+        raise BadArgument(
+            where, "restart", got=restart, want="True, False, or k >= 1", do="write restart=True"
+        )
+    if level.start is not None and restart is False:
+        raise BadArgument(
+            where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
+        )
+    clip = level.clip
+    number = isinstance(clip, (int, float)) and clip > 0
+    if not (clip is None or number or (isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0)):
+        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
+    if level.precision is not None:
+        try:
+            good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
+        except TypeError:
+            good = False
+        if not good:
+            raise BadArgument(
+                where,
+                "precision",
+                got=level.precision,
+                want="a floating-point dtype",
+                do='write precision="bfloat16"',
+            )
+    estimator = level.gradient
+    if estimator is not None and (isinstance(estimator, type) or not hasattr(estimator, "estimate")):
+        raise BadArgument(
+            where,
+            "gradient",
+            got=f"the class {estimator.__name__}" if isinstance(estimator, type) else estimator,
+            want="None, nestor.levels.Smoothed(...) or nestor.levels.Reinforce(...)",
+            do="leave it away for a loss that has a derivative",
+        )
+
+
+def _check_roles(where: str, level: Level, top: bool) -> None:
+    """Whether a field would be ignored: of the highest level, or of one with a closed form."""
+    if top:
+        for field, said in (
+            ("answer", level.answer),
+            ("start", level.start),
+            ("restart", level.restart or None),
+        ):
+            if said is not None:
+                raise BadArgument(
+                    where,
+                    field,
+                    got=said,
+                    want="left away for the highest level: it goes from its params, move after move",
+                    do=f"leave {field} away" + (" and pass an optimizer" if field == "answer" else ""),
+                )
+    elif level.answer is not None:
+        for field in ("optimizer", "start", "project", "gradient", "clip", "adjoint"):
+            said = getattr(level, field)
+            if said is not None:
+                raise BadArgument(
+                    where,
+                    field,
+                    got=said,
+                    want="left away where the answer has a closed form: nothing moves there",
+                    do=f"leave {field} away, or answer",
+                )
+
+
+def check_scalar(where: str, shape: Any) -> None:
+    """Whether a loss returns one floating-point number."""
+    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
+    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
+        raise BadArgument(
+            where,
+            "loss",
+            got=f"a function that returns {shape_text(shape)}",
+            want="a function that returns one floating-point number",
+            do="reduce it, for example with jnp.mean(...)",
+        )
+
+
+def check_reversible(where: str, plan: LevelPlan, *, top: bool) -> None:
+    """Whether a level can be run backwards, if that is what its adjoint wants."""
+    if top or not isinstance(plan.adjoint, Reversible):
+        return
+    if plan.rule is None or plan.needs or plan.project is not None:
+        why = (
+            "an optimizer that cannot be run backwards"
+            if plan.rule is None
+            else "a level that waits for levels below"
+            if plan.needs
+            else "a level with a projection"
+        )
+        raise BadArgument(
+            where,
+            "adjoint",
+            got=f"Reversible() for {why}",
+            want="another adjoint",
+            do="use nestor.Checkpoint(), nestor.Unroll() or nestor.Implicit()",
+        )
