@@ -55,7 +55,7 @@ def experiment(seed):
     small = {"a": normal(32), "b": normal(32), "c": jnp.zeros(32)}
 
     def trained(x, y, share=0.3, steps=STEPS, adjoint=None):
-        lower = lambda p, batch: loss(p, batch, adjoint) + share * loss(p, clean)  # noqa: E731
+        lower = lambda p, batch: loss(p, batch, adjoint is not None) + share * loss(p, clean)  # noqa: E731
         sgd, adam = nestor.sgd(Cosine(0.1, steps), momentum=0.9), nestor.adam(Cosine(0.003, steps))
         model = nestor.Level(lower, start, sgd, data=(x, y), batch_size=min(200, len(y)), adjoint=adjoint)
         upper = {"weights": nestor.Level(loss, small, adam, data=clean)} if adjoint else {}
