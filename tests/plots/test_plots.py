@@ -130,3 +130,47 @@ def test_without_matplotlib_the_remedy_is_named(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(nestor.MissingExtra, match=r"pip install 'nestor\[plots\]'"):
         plots.curves({"a": [1.0]})
+
+
+def test_histograms_are_shares_of_each_group_over_common_bins(tmp_path):
+    figure = plots.histograms(
+        {"a": [0.1, 0.1, 0.9, np.nan], "b": np.full((2, 5), 0.2)}, bins=2, limits=(0.0, 1.0), x_label="weight"
+    )
+    (axes,) = figure.axes
+    shares, edges, _ = axes.patches[0].get_data()
+    assert shares == pytest.approx([2 / 3, 1 / 3])
+    assert list(edges) == [0.0, 0.5, 1.0]
+    assert axes.patches[2].get_data()[0] == pytest.approx([1.0, 0.0])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("weight", "share of the group")
+    figure.savefig(tmp_path / "histograms.png")
+
+
+@pytest.mark.parametrize("groups", [{}, {"a": []}, {"a": [1.0], "b": [np.nan]}])
+def test_histograms_refuse_groups_without_a_value(groups):
+    with pytest.raises(nestor.BadArgument, match="at least one finite value"):
+        plots.histograms(groups)
+
+
+def test_a_graph_is_drawn_highest_on_top_with_an_arrow_for_each_reading(tmp_path):
+    level = lambda loss: nestor.Level(loss, 0.0, nestor.sgd(0.1))  # noqa: E731
+    graph = nestor.Graph(
+        {
+            "a": level(lambda p, _: (p["a"] - p["b"] - p["c"]) ** 2),
+            "b": level(lambda p, _: (p["b"] - p["d"]) ** 2),
+            "c": level(lambda p, _: (p["c"] - p["d"]) ** 2),
+            "d": level(lambda p, _: (p["a"] - 1.0) ** 2 + p["d"] ** 2),
+        }
+    )
+    figure = plots.graph(graph, tmp_path / "graph.png", title="diamond")
+    (axes,) = figure.axes
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts if text.get_text()}
+    assert heights["a"] < heights["b"] == heights["c"] < heights["d"]
+    arrows = [text for text in axes.texts if not text.get_text()]
+    assert len(arrows) == sum(len(set(read) - {name}) for name, read in graph.reads.items()) == 5
+    assert axes.get_title() == "diamond"
+    assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_a_graph_is_not_drawn_as_one():
+    with pytest.raises(nestor.BadArgument, match=r"nestor\.Graph"):
+        plots.graph({"a": 1})  # pyright: ignore[reportArgumentType]

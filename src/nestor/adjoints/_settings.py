@@ -53,8 +53,8 @@ _TABLE: dict[type, dict[str, Setting]] = {
         "segment": optional(count(10)),
         "batch": optional(count(16)),
     },
-    DARTS: {"eps": _POSITIVE._replace(example="1e-2"), "rate": _POSITIVE},
-    SAMA: {"eps": _POSITIVE._replace(example="1e-2")},
+    DARTS: {"eps": optional(_POSITIVE._replace(example="1e-2")), "rate": _POSITIVE},
+    SAMA: {"eps": optional(_POSITIVE._replace(example="1e-2"))},
     FiniteDifference: {"step": optional(_POSITIVE._replace(example="1e-3")), "batch": optional(count(16))},
 }
 

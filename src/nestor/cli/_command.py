@@ -25,6 +25,7 @@ examples:
   nestor demo                          tune 640 strengths by hypergradients, write a table and a picture
   nestor demo --steps 5 --no-picture   a shorter look
   nestor demo schedule                 learn the step sizes of a training run, by running it backwards
+  nestor demo reweight                 learn which labels of a training set to trust
   nestor demo --seed 3 --out runs/3    another split, into a folder of its own
   python -m nestor demo                the same, where the command is not on the path"""
 
@@ -46,6 +47,19 @@ examples:
   nestor demo schedule --seed 3        another split of the images and other seeds
 
 Ctrl-C ends it early: what there is goes to schedule.json, and the exit status is 130."""
+
+REWEIGHT = """\
+Train a net on scikit-learn's digits, of which 1000 have a label that is wrong in 40 % of the cases and 100 one that
+is right: a second level of optimization learns the weights of the noisy images from the clean ones. Compared on
+test images with the same net without weights. Writes reweight.json and reweight.png. Takes 20 seconds on two free
+cores. Needs: pip install 'nestor[demo]'"""
+
+REWEIGHT_EXAMPLES = """\
+examples:
+  nestor demo reweight --wrong 60      more wrong labels
+  nestor demo reweight --clean-size 30 fewer labels that are known to be right
+
+Ctrl-C ends it early: what there is goes to reweight.json, and the exit status is 130."""
 
 DEMO_EXAMPLES = """\
 examples:
@@ -128,7 +142,17 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_options(schedule, steps=100)
     schedule.set_defaults(run=_schedule)
-    return parser, {"demo": demo, "schedule": schedule}
+    reweight = jobs.add_parser(
+        "reweight",
+        prog="nestor demo reweight",
+        help="learn which labels of a training set to trust",
+        description=REWEIGHT,
+        epilog=REWEIGHT_EXAMPLES,
+        **form,
+    )
+    _add_reweight_options(reweight)
+    reweight.set_defaults(run=_reweight)
+    return parser, {"demo": demo, "schedule": schedule, "reweight": reweight}
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +160,7 @@ def _add_help(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: _Parser, steps: int) -> None:
-    """The options that all demos share."""
+    """The options of the demos that tune on validation images."""
     _add_help(parser)
     parser.add_argument(
         "--steps",
@@ -159,6 +183,31 @@ def _add_options(parser: _Parser, steps: int) -> None:
         metavar="N",
         help="training images (599); the rest of 1797 is halved into validation and test",
     )
+    _add_results(parser)
+
+
+def _add_reweight_options(parser: _Parser) -> None:
+    _add_help(parser)
+    numbers = (
+        ("--steps", 1, 100_000, 1000, "steps of both levels (1000)"),
+        ("--seed", 0, 2**32 - 8, 0, "shuffles the images, and draws the wrong labels and the start (0)"),
+        ("--train-size", 100, 1297, 1000, "noisy images (1000)"),
+        (
+            "--clean-size",
+            10,
+            400,
+            100,
+            "images with labels that are right (100); the rest of 1797 is for tests",
+        ),
+        ("--wrong", 0, 80, 40, "percent of the noisy images whose label is wrong (40)"),
+    )
+    for name, low, high, default, words in numbers:
+        parser.add_argument(name, type=_whole(low, high), default=default, metavar="N", help=words)
+    _add_results(parser)
+
+
+def _add_results(parser: _Parser) -> None:
+    """Where the results go, and what is shown."""
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the results (runs/demo-<date>-<time>)"
     )
@@ -168,6 +217,12 @@ def _add_options(parser: _Parser, steps: int) -> None:
 
 def _schedule(options: argparse.Namespace) -> int:
     from nestor.cli import _schedule_demo as demo
+
+    return demo.run(options)
+
+
+def _reweight(options: argparse.Namespace) -> int:
+    from nestor.cli import _reweight_demo as demo
 
     return demo.run(options)
 

@@ -45,12 +45,18 @@ class Digits(NamedTuple):
     test: Split
 
 
-def load(seed: int = 0, train_size: int = IMAGES // 3) -> Digits:
-    """Scikit-learn's 1797 digits, shuffled by `seed`; what is not for training is halved into the other two."""
+def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """All images, shape (1797, 64), intensities from 0 to 1, and their digits, shape (1797,)."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtra("scikit-learn", "demo", "loading the digits") from error
+    images, labels = load_digits(return_X_y=True)
+    return images / 16, labels
+
+
+def load(seed: int = 0, train_size: int = IMAGES // 3) -> Digits:
+    """Scikit-learn's 1797 digits, shuffled by `seed`; what is not for training is halved into the other two."""
     largest = IMAGES - 2 * SMALLEST_SPLIT
     if not SMALLEST_SPLIT <= train_size <= largest:
         raise BadArgument(
@@ -60,12 +66,12 @@ def load(seed: int = 0, train_size: int = IMAGES // 3) -> Digits:
             want=f"from {SMALLEST_SPLIT} to {largest}",
             do=f"pass train_size={IMAGES // 3}",
         )
-    images, labels = load_digits(return_X_y=True)
+    images, labels = images_and_labels()
     order = np.random.default_rng(seed).permutation(IMAGES)
     one_hot = np.eye(CLASSES)[labels]
     middle = (train_size + IMAGES) // 2
     places = np.split(order, [train_size, middle])
-    return Digits(*(Split(jnp.asarray(images[p] / 16), jnp.asarray(one_hot[p])) for p in places))
+    return Digits(*(Split(jnp.asarray(images[p]), jnp.asarray(one_hot[p])) for p in places))
 
 
 def joined(first: Split, second: Split) -> Split:
