@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,16 @@ from nestor import trees
 from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
 from nestor.levels._prepare import Prepared
 from nestor.levels._reading import Reader, check_arity, traced
-from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
+from nestor.levels._run import (
+    RUNNING,
+    Carry,
+    RunInputs,
+    RunPlan,
+    Seen,
+    compiled,
+    compiled_beginning,
+    compiled_whole,
+)
 from nestor.solution import Status
 from nestor.training import load_state, save_state, signature
 
@@ -41,6 +51,9 @@ class Settings:
     checkpoint_every: int | None
     devices: Any
     raise_on_failure: bool
+
+
+_SOON = 0.25  # seconds of a stretch between which nobody looks on
 
 
 class Position(NamedTuple):
@@ -69,7 +82,7 @@ def drive(
     try:
         while int(carry.code) == RUNNING and int(carry.t) < plan.steps:
             t = int(carry.t)
-            until = min(plan.steps, *(every * (t // every + 1) for every in (plan.reports, saved.every)))
+            until = min(plan.steps, watch.until(t), saved.every * (t // saved.every + 1))
             carry, rows = stretch(inputs, carry, rows, jnp.int32(until))
             jax.block_until_ready(carry)  # after the assignment: Ctrl-C does not lose the stretch
             saved.save(carry, rows)
@@ -114,11 +127,6 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
                 want="left away where the run is traced (inside jit, grad or vmap)",
                 do="call run outside the traced function",
             )
-    begin, stretch = compiled(plan)
-
-    def whole(inputs: RunInputs) -> tuple[Carry, Seen]:
-        carry, rows = begin(inputs)
-        return stretch(inputs, carry, rows, jnp.int32(plan.steps))
 
     def refuse(*_: Any) -> Any:
         raise CannotDifferentiate(
@@ -126,7 +134,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
             "Do this: put what you differentiate for into the graph as a level above the highest one."
         )
 
-    return trees.custom_jvp_on_perturbed(whole, refuse)(inputs)
+    return trees.custom_jvp_on_perturbed(compiled_whole(plan), refuse)(inputs)
 
 
 # --- plan ----------------------------------------------------------------------------------------------
@@ -337,11 +345,21 @@ class _Watch:
         self.plan, self.settings, self.report = plan, settings, report
         self.names = [level.name for level in prepared.plan.levels]
         self.watched = settings.callback or settings.progress or settings.logger is not None
+        self.pace, self.since = 1, time.monotonic()
         self.bar = None
         if settings.progress:
             from tqdm import tqdm
 
             self.bar = tqdm(total=plan.steps, desc=self.names[-1], unit="step", mininterval=0.1)
+
+    def until(self, t: int) -> int:
+        """Where the next stretch ends: at the next report, or, if nobody looks on, soon enough for Ctrl-C."""
+        if self.watched:
+            return self.plan.reports * (t // self.plan.reports + 1)
+        now = time.monotonic()
+        self.pace = self.pace * 2 if now - self.since < _SOON else max(1, self.pace // 2)
+        self.since = now
+        return t + self.pace
 
     def stops(self, carry: Carry, rows: Seen) -> bool:
         """Report what is due; whether somebody wants the run to end."""
