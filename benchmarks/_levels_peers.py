@@ -6,7 +6,7 @@
 
 A process of its own keeps PyTorch's threads and JAX's out of each other's way, and lets memory be measured: the most
 that was resident, less what was resident right after the imports. `RUNNERS` has a line for every library; something
-else to be measured (ours) is one more line: a function that imports and gives a function from the problem to what
+else to be measured is one more line: a function that imports and gives a function from the problem to what
 prepares a run. `python benchmarks/_levels_peers.py` compares all of them.
 
 The libraries and what had to be done for them: `_levels_in_torch`. `by_hand` and `on_paper`: `_levels_by_hand`. PyTorch
@@ -209,6 +209,12 @@ def _by_hand(name: str) -> Callable[[], Callable[[Any], Start]]:
     return imports
 
 
+def _ours() -> Callable[[Any], Start]:
+    import _levels_ours
+
+    return _levels_ours.begin
+
+
 def _in_torch(name: str) -> Callable[[], Callable[[Any], Start]]:
     """One thread, and the runner for the kind of problem."""
 
@@ -225,6 +231,7 @@ def _in_torch(name: str) -> Callable[[], Callable[[Any], Start]]:
 
 
 RUNNERS: dict[str, Callable[[], Callable[[Any], Start]]] = {
+    "nestor": lambda: _ours(),
     "by_hand": _by_hand("by_hand"),
     "on_paper": _by_hand("on_paper"),
     "betty": _in_torch("betty"),
@@ -249,14 +256,14 @@ def main() -> None:
             "logistic",
             "logistic",
             {},
-            ["by_hand", "on_paper", "betty", "betty_mended", "hypertorch", "torchopt"],
+            ["by_hand", "nestor", "on_paper", "betty", "betty_mended", "hypertorch", "torchopt"],
         ),
-        ("darts", "reweighting", {"hypergradient": "darts"}, ["by_hand", "betty", "hypertorch"]),
+        ("darts", "reweighting", {"hypergradient": "darts"}, ["by_hand", "nestor", "betty", "hypertorch"]),
         (
             "unroll",
             "reweighting",
             {"hypergradient": "unroll"},
-            ["by_hand", "betty", "hypertorch", "torchopt"],
+            ["by_hand", "nestor", "betty", "hypertorch", "torchopt"],
         ),
     ]:
         if chosen.problem in (None, name):

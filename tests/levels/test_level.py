@@ -569,12 +569,13 @@ def mean_slope(levels, count: int):
     return found.mean(0), found.std(0) / count**0.5
 
 
-def test_evolution_is_the_slope_of_the_smoothed_answer():
+@pytest.mark.parametrize("segment", [None, 2])
+def test_evolution_is_the_slope_of_the_smoothed_answer(segment):
     """An answer that is linear in h: smoothing changes nothing, so the mean is the exact derivative."""
     loss = lambda p, _: 0.5 * p["w"] @ Q @ p["w"] - p["w"] @ p["h"]  # noqa: E731
     made = lambda adjoint: pair(adjoint, 4, loss=loss)  # noqa: E731
     want = slope(made(nestor.Unroll()))
-    mean, error = mean_slope(made(nestor.Evolution(pairs=4)), 2000)
+    mean, error = mean_slope(made(nestor.Evolution(pairs=4, segment=segment)), 2000)
     np.testing.assert_array_less(np.abs(mean - want), 5 * error)
     assert (error < 0.1 * np.abs(want).max()).all()
 

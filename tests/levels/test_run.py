@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -191,6 +192,18 @@ def test_a_run_is_stopped(how: str, tmp_path: Path):
     rest = graph().run(9, checkpoint=file)  # what was saved goes on
     assert (rest.status.name, int(rest.steps)) == ("FINISHED", 9)
     assert same(rest.params, whole.params)
+
+
+def test_a_run_that_nobody_looks_at_is_stopped():
+    steps = 3_000_000
+    there = Graph({"x": Level(lambda p, _: jnp.sum(p["x"] ** 2), jnp.ones(3000), nestor.sgd(1e-9))})
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    there.run(steps, callback=lambda report: True)  # compiled now
+    timer.start()
+    run = there.run(steps)
+    assert run.status.name == "STOPPED"
+    assert 100 < int(run.steps) < steps
+    np.testing.assert_allclose(run.params["x"][0], (1 - 2e-9) ** int(run.steps), rtol=1e-9)
 
 
 def test_an_end_is_not_hidden_by_a_callback(tmp_path: Path):

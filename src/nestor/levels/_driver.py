@@ -19,7 +19,16 @@ from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
 from nestor.levels import _methods
 from nestor.levels._prepare import Prepared
 from nestor.levels._reading import Reader, check_arity, traced
-from nestor.levels._run import RUNNING, Carry, RunInputs, RunPlan, Seen, compiled, compiled_beginning
+from nestor.levels._run import (
+    RUNNING,
+    Carry,
+    RunInputs,
+    RunPlan,
+    Seen,
+    compiled,
+    compiled_beginning,
+    compiled_whole,
+)
 from nestor.solution import Status
 from nestor.training import load_state, save_state, signature
 
@@ -122,11 +131,6 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
                 want="left away where the run is traced (inside jit, grad or vmap)",
                 do="call run outside the traced function",
             )
-    begin, stretch = compiled(plan)
-
-    def whole(inputs: RunInputs) -> tuple[Carry, Seen]:
-        carry, rows = begin(inputs)
-        return stretch(inputs, carry, rows, jnp.int32(plan.steps))
 
     def refuse(*_: Any) -> Any:
         raise CannotDifferentiate(
@@ -134,7 +138,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
             "Do this: put what you differentiate for into the graph as a level above the highest one."
         )
 
-    return trees.custom_jvp_on_perturbed(whole, refuse)(inputs)
+    return trees.custom_jvp_on_perturbed(compiled_whole(plan), refuse)(inputs)
 
 
 # --- plan ----------------------------------------------------------------------------------------------

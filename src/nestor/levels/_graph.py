@@ -288,8 +288,9 @@ class Graph:
     ) -> LevelsRun:
         """Move the highest level so many times; everything below moves as it asks.
 
-        All steps are one compiled program, whatever the reports between them. Ctrl-C, a callback that returns
-        a true value or raises StopIteration end the run with the status STOPPED and what there is.
+        All steps are one compiled program, whatever the reports between them. Ctrl-C (at the next report, or within
+        a second), a callback that returns a true value or raises StopIteration end the run with the status STOPPED
+        and what there is.
 
         Args:
             steps: moves of the highest level.

@@ -29,12 +29,12 @@ class CSVLogger:
     Raises:
         BadArgument: at the first row, where the file has columns for other measurements.
 
-    >>> import nestor, tempfile
+    >>> import nestor, pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = nestor.levels.CSVLogger(f"{folder}/run.csv")
     ...     log.log(1, {"top/loss": 0.5})
     ...     log.close()
-    ...     open(f"{folder}/run.csv").read().split()
+    ...     pathlib.Path(f"{folder}/run.csv").read_text().split()
     ['step,top/loss', '1,0.5']
     """
 

@@ -15,7 +15,7 @@ from nestor.levels._methods import MethodInputs, two_levels
 from nestor.levels._methods import moved as moved_by
 from nestor.levels._oracles import TwoLevels
 from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelState
-from nestor.loops import Loop, onward
+from nestor.loops import Loop, onward, to_the_end
 from nestor.programs import Program
 from nestor.solution import Status
 
@@ -99,15 +99,8 @@ Stretch = Callable[[RunInputs, Carry, Seen, jax.Array], tuple[Carry, Seen]]
 
 @functools.lru_cache(maxsize=128)
 def compiled(plan: RunPlan) -> tuple[Callable[..., tuple[Carry, Seen]], Stretch]:
-    """The start of a run, and a stretch of it up to a given step, compiled."""
-    run = _Run(plan)
-    loop = Loop(
-        start=run.start,
-        turn=run.turn,
-        running=lambda carry: carry.code == RUNNING,
-        bound=plan.steps,
-        seen=lambda carry: carry.seen,
-    )
+    """The start of a run, and a stretch of it up to a given step, compiled; it consumes the record."""
+    loop = _loop(plan)
 
     def begin(inputs: RunInputs) -> tuple[Carry, Seen]:
         carry = loop.start(inputs)
@@ -117,7 +110,24 @@ def compiled(plan: RunPlan) -> tuple[Callable[..., tuple[Carry, Seen]], Stretch]
         _, carry, rows = onward(loop, inputs, (carry.t, carry, rows), until)
         return carry, rows
 
-    return jax.jit(begin), jax.jit(stretch)
+    return jax.jit(begin), jax.jit(stretch, donate_argnums=2)  # a copy of the record a stretch would be many
+
+
+@functools.lru_cache(maxsize=128)
+def compiled_whole(plan: RunPlan) -> Callable[[RunInputs], tuple[Carry, Seen]]:
+    """The whole run in one go, compiled."""
+    return jax.jit(functools.partial(to_the_end, _loop(plan)))
+
+
+def _loop(plan: RunPlan) -> Loop:
+    run = _Run(plan)
+    return Loop(
+        start=run.start,
+        turn=run.turn,
+        running=lambda carry: carry.code == RUNNING,
+        bound=plan.steps,
+        seen=lambda carry: carry.seen,
+    )
 
 
 @functools.lru_cache(maxsize=128)

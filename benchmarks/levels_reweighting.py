@@ -1,0 +1,48 @@
+"""An outer step of data reweighting, one inner step each, against Betty and by hand.
+
+300 outer steps of Meta-Weight-Net on noisy digits (`_bilevel_problems`), float32: by DARTS' difference, as in Betty's
+example, and by exact differentiation of the step. By hand is the same computation as one compiled JAX program without
+a library, which shares forward passes that a library given two losses cannot share. The figures of the line are those
+of DARTS. A run is what a user waits for, `graph.run` to its end; the floor is the bare program.
+"""
+
+import argparse
+import json
+
+from _levels_peers import compared, missing
+
+LIBRARIES = ["nestor", "by_hand", "betty", "hypertorch", "torchopt"]
+
+
+def main() -> None:
+    """All in turns; the line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    darts = compared(LIBRARIES[:-1], "reweighting", rounds=rounds, hypergradient="darts")
+    exact = compared(LIBRARIES, "reweighting", rounds=rounds, hypergradient="unroll")
+    peer = "betty" if missing("betty") is None else "by_hand"
+    line = {
+        "claim": "an outer step of reweighting at least 8 times cheaper than Betty's, 1.3 times by hand at most",
+        "ours": darts["nestor"]["cpu_ms"],
+        "peer": darts[peer]["cpu_ms"],
+        "peer_is": peer,
+        "ratio": round(1 / darts[peer]["times_nestor"], 4),
+        "unit": "CPU ms an outer step",
+        "over_by_hand": {
+            "darts": round(1 / darts["by_hand"]["times_nestor"], 3),
+            "unroll": round(1 / exact["by_hand"]["times_nestor"], 3),
+        },
+        "times_ours": {
+            "darts": {name: darts[name].get("times_nestor") for name in LIBRARIES[2:-1]},
+            "unroll": {name: exact[name].get("times_nestor") for name in LIBRARIES[2:]},
+        },
+        "rounds": rounds,
+        "darts": darts,
+        "unroll": exact,
+    }
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
