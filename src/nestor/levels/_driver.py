@@ -87,8 +87,11 @@ def drive(
     try:
         while int(carry.code) == RUNNING and int(carry.t) < plan.steps:
             until = min(pace.until(int(carry.t)), watch.until(int(carry.t)), saved.until(int(carry.t)))
+            before = carry
             carry, rows = stretch(inputs, carry, rows, jnp.int32(until))
             jax.block_until_ready(carry)  # after the assignment: Ctrl-C does not lose the stretch
+            if int(carry.code) == int(Status.NOT_FINITE):  # again with guard, to the step where it happened
+                carry, rows = compiled(plan._replace(guarded=True))[1](inputs, before, rows, jnp.int32(until))
             saved.save(carry, rows)
             if watch.stops(carry, rows):
                 carry = _stopped(carry)
@@ -138,7 +141,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
             "Do this: put what you differentiate for into the graph as a level above the highest one."
         )
 
-    return trees.custom_jvp_on_perturbed(compiled_whole(plan), refuse)(inputs)
+    return trees.custom_jvp_on_perturbed(compiled_whole(plan._replace(guarded=True)), refuse)(inputs)
 
 
 # --- plan ----------------------------------------------------------------------------------------------
