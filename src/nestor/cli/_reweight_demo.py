@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +28,21 @@ def run(options: argparse.Namespace) -> int:
         options: `steps`, `seed`, `train_size`, `clean_size`, `wrong` (percent), `out` (a path or None), `picture`
             and `quiet`.
     """
-    _stage.require("sklearn", "scikit-learn", "the data of the demo")
-    if options.picture:
-        _stage.require("matplotlib", "matplotlib", "the picture of the demo (or pass --no-picture)")
-    folder = _stage.results_folder(options.out, RECORD)
-    names = ("seed", "steps", "train_size", "clean_size", "wrong")
-    record: dict[str, Any] = {
-        "command": "nestor demo reweight",
-        "versions": {name: importlib.metadata.version(name) for name in ("nestor", "jax", "scikit-learn")},
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": {name: getattr(options, name) for name in names},
-        "interrupted": None,
-        "seconds": {},
-        "curves": {"step": [], "test_accuracy": {}, "weight_of_right": [], "weight_of_wrong": []},
-    }
-    try:
-        _experiment_and_report(options, folder, record)
-    except KeyboardInterrupt:
-        record["interrupted"] = True
-        path = _stage.write(record, folder / RECORD)
-        print(f"nestor demo: interrupted; what there was is in {path}", file=sys.stderr)
-        return _stage.INTERRUPTED
-    return 0
+    names = ("clean_size", "wrong")
+    return _stage.staged(
+        _experiment_and_report,
+        options,
+        command="nestor demo reweight",
+        file=RECORD,
+        write=_stage.write,
+        settings={name: getattr(options, name) for name in names},
+    )
 
 
 def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
     say, lap = _stage.speaker(options.quiet), _stage.stopwatch()
     noisy = _reweight.load(options.seed, options.train_size, options.clean_size, options.wrong / 100)
+    record["curves"] = {"step": [], "test_accuracy": {}, "weight_of_right": [], "weight_of_wrong": []}
     record["sizes"] = {
         "train": noisy.wrong.size,
         "wrong": int(noisy.wrong.sum()),
