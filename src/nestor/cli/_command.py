@@ -51,7 +51,7 @@ Ctrl-C ends it early: what there is goes to schedule.json, and the exit status i
 REWEIGHT = """\
 Train a net on scikit-learn's digits, of which 1000 have a label that is wrong in 40 % of the cases and 100 one that
 is right: a second level of optimization learns the weights of the noisy images from the clean ones. Compared on
-test images with the same net without weights. Writes reweight.json and reweight.png. Takes 20 seconds on two free
+test images with the same net without weights. Writes reweight.json and reweight.png. Takes 10 seconds on two free
 cores. Needs: pip install 'nestor[demo]'"""
 
 REWEIGHT_EXAMPLES = """\

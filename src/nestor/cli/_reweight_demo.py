@@ -18,7 +18,7 @@ A net 64-{hidden}-10 for the digits, trained on {train} images of which {wrong} 
 are known to be right. Every noisy image gets a weight, which a small net reads off its loss. Two levels move in
 turns: the model on the weighted images, the small net on the loss of the model on the clean ones.
 The rivals are the same net without weights: on all noisy images, on the clean ones, on both, and an oracle, which
-knows the wrong labels and leaves them out. Test images: {test}. This takes about 20 seconds, most of it compiling."""
+knows the wrong labels and leaves them out. Test images: {test}. This takes about 10 seconds, most of it compiling."""
 
 
 def run(options: argparse.Namespace) -> int:
