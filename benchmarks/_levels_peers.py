@@ -234,6 +234,7 @@ RUNNERS: dict[str, Callable[[], Callable[[Any], Start]]] = {
     "nestor": lambda: _ours(),
     "by_hand": _by_hand("by_hand"),
     "on_paper": _by_hand("on_paper"),
+    "plainly": _by_hand("plainly"),
     "betty": _in_torch("betty"),
     "betty_mended": _in_torch("betty_mended"),
     "hypertorch": _in_torch("hypertorch"),

@@ -23,6 +23,10 @@ def above(p, batch):
     return jnp.sum(p["w"] ** 2)
 
 
+def below_alone(p, _):
+    return jnp.sum(p["w"] ** 2)
+
+
 def w(loss=below, params=W, optimizer=SGD, **options):
     """A graph whose lower level "w" has one thing that is wrong."""
     return lambda: Graph({"w": Level(loss, params, optimizer, **options), "h": Level(above, W, SGD)})
@@ -97,7 +101,7 @@ MISTAKES = {
     "a start of another shape": (w(start=lambda p: p["h"][:2]), 'level "w"', "start", "shape (2,)", "same shapes"),
     "a start of another structure": (w(start=lambda p: {"a": p["h"]}), 'level "w"', "start", "'a'", "same structure"),
     "a projection of another shape": (w(project=lambda w: w[0]), 'level "w"', "project", "shape ()", "same shapes"),
-    "no optimizer": (w(optimizer=None), 'level "w"', "optimizer", "missing", "nestor.sgd(0.1)"),
+    "no optimizer": (lambda: Graph({"w": Level(below_alone, W)}).run(2), 'level "w"', "optimizer", "missing", "nestor.sgd(0.1)"),
     "an optimizer's name": (w(optimizer="adam"), 'level "w"', "optimizer", "adam", "nestor.sgd(0.1)"),
     "a rate for an optimizer": (w(optimizer=0.1), 'level "w"', "optimizer", "0.1", "nestor.sgd(0.1)"),
     "an optimizer not called": (w(optimizer=nestor.sgd), 'level "w"', "optimizer", "sgd", "call it"),
@@ -243,3 +247,33 @@ def test_second_derivatives_of_an_adjoint_without_them_are_refused():
     with pytest.raises(nestor.CannotDifferentiate, match=r"Evolution\(\)"):
         jax.grad(slope)(W, nestor.Evolution(pairs=2))
     assert np.isfinite(jax.grad(slope)(W, nestor.Unroll())).all()
+
+
+def test_implicit_is_refused_for_decoupled_decay():
+    """Such an optimizer does not come to rest where the gradient is zero."""
+    levels = {
+        "w": Level(
+            lambda p, _: jnp.sum((p["w"] - p["h"]) ** 2),
+            jnp.zeros(2),
+            nestor.adamw(0.1),
+            adjoint=nestor.Implicit(),
+        ),
+        "h": Level(lambda p, _: jnp.sum(p["w"] ** 2), jnp.ones(2), nestor.sgd(0.1)),
+    }
+    with pytest.raises(nestor.BadArgument, match=r'level "w".*\n.*put the decay into the loss'):
+        Graph(levels)
+    with pytest.raises(nestor.BadArgument, match="decoupled decay"):
+        nestor.train(
+            lambda x, _: x**2, 1.0, None, optimizer=nestor.adamw(0.1), steps=3, adjoint=nestor.Implicit()
+        )
+
+
+def test_a_method_needs_no_optimizers():
+    levels = {
+        "w": Level(lambda p, _: jnp.sum((p["w"] - p["h"]) ** 2), jnp.zeros(2)),
+        "h": Level(lambda p, _: jnp.sum((p["w"] - 3.0) ** 2), jnp.ones(2)),
+    }
+    run = Graph(levels).run(300, method=nestor.levels.SOBA(0.3, 0.1, inner_decay=0.0, outer_decay=0.0))
+    np.testing.assert_allclose(run.params["h"], [3.0, 3.0], rtol=1e-3)
+    with pytest.raises(nestor.BadArgument, match="optimizer"):
+        Graph(levels).hypergradient()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nestor.adjoints import Reversible
+from nestor.adjoints import Implicit, Reversible
 from nestor.errors import BadArgument
 from nestor.levels._level import Level
-from nestor.levels._plan import LevelPlan
+from nestor.levels._plan import GraphPlan, LevelPlan
 from nestor.programs import shape_text
 
 
@@ -110,9 +110,37 @@ def check_scalar(where: str, shape: Any) -> None:
         )
 
 
-def check_reversible(where: str, plan: LevelPlan, *, top: bool) -> None:
-    """Whether a level can be run backwards, if that is what its adjoint wants."""
-    if top or not isinstance(plan.adjoint, Reversible):
+def check_moves(plan: GraphPlan) -> None:
+    """Whether every level has something that moves it, where no method does."""
+    for level in plan.levels:
+        if level.answer is None and level.optimizer is None:
+            refuse_optimizer(f'level "{level.name}"', "missing")
+
+
+def refuse_optimizer(where: str, got: Any) -> NoReturn:
+    """Say what an optimizer is."""
+    raise BadArgument(
+        where,
+        "optimizer",
+        got=got,
+        want="how its parameters move",
+        do="pass nestor.sgd(0.1), nestor.adam(1e-3), optax.adam(1e-3) ..., or answer=... in closed form",
+    )
+
+
+def check_adjoint_fits(where: str, plan: LevelPlan, *, top: bool) -> None:
+    """Whether the level's adjoint fits how the level moves."""
+    if top or plan.optimizer is None:
+        return
+    if isinstance(plan.adjoint, Implicit) and plan.rule is not None and plan.rule.shrink:
+        raise BadArgument(
+            where,
+            "adjoint",
+            got="Implicit() for an optimizer with decoupled decay, which does not rest where the gradient is zero",
+            want="another adjoint",
+            do="put the decay into the loss and use nestor.adam, or use nestor.Unroll() or nestor.SAMA()",
+        )
+    if not isinstance(plan.adjoint, Reversible):
         return
     if plan.rule is None or plan.needs or plan.project is not None:
         why = (

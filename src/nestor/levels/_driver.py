@@ -17,6 +17,7 @@ import numpy as np
 from nestor import trees
 from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
 from nestor.levels import _methods
+from nestor.levels._checks import check_moves
 from nestor.levels._prepare import Prepared
 from nestor.levels._reading import Reader, check_arity, traced
 from nestor.levels._run import (
@@ -151,6 +152,8 @@ def _planned(
     where: str, prepared: Prepared, whole: Prepared | None, steps: Any, start: Any, settings: Settings
 ) -> tuple[RunPlan, RunInputs]:
     steps = _count(where, "steps", steps)
+    if settings.method is None:
+        check_moves(prepared.plan)
     graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
     states = (
         compiled_beginning(graph)(prepared.inputs) if start is None else states_of(where, start, prepared)

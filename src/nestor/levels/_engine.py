@@ -55,7 +55,7 @@ class Engine:
         return LevelState(params, self._memory(inputs, i, known, params), zero, zero, zero)
 
     def _memory(self, inputs: tuple[LevelInputs, ...], i: int, known: dict[int, Tree], params: Tree) -> Any:
-        if self.plan.levels[i].answer is not None:
+        if self.plan.levels[i].optimizer is None:
             return ()
         return begin_optimizer(self._optimizer(inputs, i, known), params)
 

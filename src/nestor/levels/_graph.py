@@ -14,6 +14,7 @@ import jax.core
 from nestor import trees
 from nestor.errors import BadArgument
 from nestor.levels import _driver
+from nestor.levels._checks import check_moves
 from nestor.levels._level import Level
 from nestor.levels._prepare import WHERE, Prepared, prepare
 from nestor.levels._run import compiled_beginning, compiled_move
@@ -256,6 +257,7 @@ class Graph:
                 want="a level of this graph: " + ", ".join(map(repr, self.names)),
                 do="leave it away for the highest level",
             )
+        check_moves(self._prepared.plan)
         i = len(self.names) - 1 if level is None else self.names.index(level)
         where = f"{WHERE}.hypergradient"
         prepared, _ = self._keyed(where, key, start)

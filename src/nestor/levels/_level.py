@@ -18,7 +18,8 @@ class Level:
             reads its own and whichever others it needs. ``loss(p, batch, key)`` with `stochastic`.
         params: where its parameters start, any tree; its floating-point arrays are moved.
         optimizer: `nestor.sgd`, `adam` or another optimizer of Nestor's, an optax transformation, or a function
-            from ``p`` to one of Nestor's: levels above may then set its rates.
+            from ``p`` to one of Nestor's: levels above may then set its rates. None only with an `answer`, or for
+            runs by a method that moves the levels itself.
         data: a tree of arrays with a common leading axis, a function of the number of the batch, or None.
         batch_size: examples in a batch; None takes all of them at every move.
         shuffle: draw the order anew in every epoch; False takes consecutive batches.

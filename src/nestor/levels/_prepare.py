@@ -12,7 +12,7 @@ import numpy as np
 from nestor import trees
 from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
 from nestor.errors import BadArgument
-from nestor.levels._checks import check_fields, check_reversible, check_scalar
+from nestor.levels._checks import check_adjoint_fits, check_fields, check_scalar, refuse_optimizer
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
 from nestor.levels._reading import Reader, check_arity, traced
@@ -67,7 +67,7 @@ def prepare(levels: Any) -> Prepared:
     _check_connections(parts, reads, needs, feels)
     plans = tuple(m.plan._replace(needs=needs[i]) for i, m in enumerate(made))
     for i, (part, plan) in enumerate(zip(parts, plans, strict=True)):
-        check_reversible(_of(part.name), plan, top=i == len(parts) - 1)
+        check_adjoint_fits(_of(part.name), plan, top=i == len(parts) - 1)
     return Prepared(
         GraphPlan(plans),
         tuple(m.inputs for m in made),
@@ -264,16 +264,10 @@ def _reading_above(
 def _optimizer(where: str, level: Level, part: _Part, above: Any) -> Any:
     """Arrays, static rest, rule, the program that chooses the arrays, and the levels it reads."""
     optimizer = level.optimizer
-    if level.answer is not None:
+    if optimizer is None:  # a closed form, or a method that moves the levels itself
         return [], None, None, None, frozenset()
-    if optimizer is None or isinstance(optimizer, (str, float, int)):
-        raise BadArgument(
-            where,
-            "optimizer",
-            got="missing" if optimizer is None else optimizer,
-            want="how its parameters move",
-            do="pass nestor.sgd(0.1), nestor.adam(1e-3), optax.adam(1e-3) ..., or answer=... in closed form",
-        )
+    if isinstance(optimizer, (str, float, int)):
+        refuse_optimizer(where, optimizer)
     if (getattr(optimizer, "__module__", None) or "").split(".")[0] in ("nestor", "optax") and not hasattr(
         optimizer, "update"
     ):

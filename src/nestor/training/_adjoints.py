@@ -41,6 +41,14 @@ def choose(plan: Plan, inputs: Inputs, adjoint: Any) -> Any:
             want="one that goes through the steps where the data is a function: its loss on all data is unknown",
             do="pass the data as arrays, or adjoint=nestor.Checkpoint()",
         )
+    if isinstance(adjoint, Implicit) and plan.rule is not None and plan.rule.shrink:
+        raise BadArgument(
+            "train",
+            "adjoint",
+            got=adjoint,
+            want="one that goes through the steps: with decoupled decay no run ends where the gradient is zero",
+            do="put the decay into the loss as an L2 term and use nestor.adam, or adjoint=nestor.Checkpoint()",
+        )
     if isinstance(adjoint, Reversible):
         return _reversible(plan, inputs, adjoint)
     return adjoint
