@@ -23,8 +23,9 @@ def above(p, batch):
     return jnp.sum(p["w"] ** 2)
 
 
-def below_alone(p, _):
-    return jnp.sum(p["w"] ** 2)
+def unmoved():
+    """A run of a graph whose only level has no optimizer."""
+    return Graph({"w": Level(lambda p, _: jnp.sum(p["w"] ** 2), W)}).run(2)
 
 
 def w(loss=below, params=W, optimizer=SGD, **options):
@@ -101,7 +102,7 @@ MISTAKES = {
     "a start of another shape": (w(start=lambda p: p["h"][:2]), 'level "w"', "start", "shape (2,)", "same shapes"),
     "a start of another structure": (w(start=lambda p: {"a": p["h"]}), 'level "w"', "start", "'a'", "same structure"),
     "a projection of another shape": (w(project=lambda w: w[0]), 'level "w"', "project", "shape ()", "same shapes"),
-    "no optimizer": (lambda: Graph({"w": Level(below_alone, W)}).run(2), 'level "w"', "optimizer", "missing", "nestor.sgd(0.1)"),
+    "no optimizer": (unmoved, 'level "w"', "optimizer", "missing", "nestor.sgd(0.1)"),
     "an optimizer's name": (w(optimizer="adam"), 'level "w"', "optimizer", "adam", "nestor.sgd(0.1)"),
     "a rate for an optimizer": (w(optimizer=0.1), 'level "w"', "optimizer", "0.1", "nestor.sgd(0.1)"),
     "an optimizer not called": (w(optimizer=nestor.sgd), 'level "w"', "optimizer", "sgd", "call it"),
