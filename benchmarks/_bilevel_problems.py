@@ -103,7 +103,12 @@ def logistic(outer_steps: int = 100, *, examples: int = 500, features: int = 20)
 
 
 def reweighting(
-    outer_steps: int = 100, *, hypergradient: str = "darts", noise: float = 0.4, batch: int = 100
+    outer_steps: int = 100,
+    *,
+    hypergradient: str = "darts",
+    noise: float = 0.4,
+    batch: int = 100,
+    hidden: int = 128,
 ) -> Reweighting:
     """The digits, in an order of their own, with a share of the labels replaced by another digit."""
     draw = np.random.default_rng(0)
@@ -123,7 +128,7 @@ def reweighting(
         y_test=labels[1400:],
         batches=_batches(draw, 1200, outer_steps, batch),
         clean_batches=_batches(draw, 200, outer_steps, batch),
-        model=_layers(draw, 64, 128, 10),
+        model=_layers(draw, 64, hidden, 10),
         weigher=_layers(draw, 1, 100, 1),
         hypergradient=hypergradient,
         outer_steps=outer_steps,

@@ -1,9 +1,9 @@
 """An outer step of two levels, logistic regression with one strength a feature, against peers and by hand.
 
 100 outer steps, each of 100 inner steps of gradient descent and a hypergradient by 20 steps of CG, float32
-(`_bilevel_problems`). The peer of the line is Betty with its CG replaced by a right one (as it is, it costs the same and arrives
-elsewhere); by hand is the same computation as one compiled JAX program without a library, the floor. Betty and
-hypertorch are left out where they are not installed (see README.md), and TorchOpt is the peer then. A run is what a
+(`_bilevel_problems`). The peer of the line is Betty with its CG replaced by a right one (as it is, it costs the same
+and arrives elsewhere); by hand is the same computation as one compiled JAX program without a library, the floor. Betty
+and hypertorch are left out where they are not installed (see README.md), and TorchOpt is the peer then. A run is what a
 user waits for, `graph.run` to its end; the floor is the bare program.
 """
 
