@@ -138,7 +138,7 @@ class Graph:
     answers, and its optimizer moves it.
 
     Args:
-        levels: from names to `Level`s, lowest first. A graph of one level is plain training.
+        levels: a dictionary from names to `Level` objects, lowest first. A graph of one level is plain training.
 
     Raises:
         BadArgument: a field cannot be used, a loss reads a level that is not there, a start or a closed form
