@@ -1,6 +1,9 @@
 """Nestor: an optimization is a function, so it can be compiled, batched, nested and differentiated."""
 
-from nestor import levels, schedules
+import importlib
+import typing
+
+from nestor import schedules
 from nestor.adjoints import (
     DARTS,
     SAMA,
@@ -24,7 +27,6 @@ from nestor.errors import (
     ReversalFailed,
     SolveFailed,
 )
-from nestor.levels import Graph, Level
 from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
 from nestor.solution import History, Solution, Stats, Status
 from nestor.solvers import (
@@ -58,26 +60,30 @@ from nestor.solvers import (
     minimize,
     minimum,
 )
-from nestor.training import (
-    Cost,
-    CostTable,
-    Diagnosis,
-    Finding,
-    RunCost,
-    RunHistory,
-    StepReport,
-    Training,
-    adagrad,
-    adam,
-    adamw,
-    diagnose,
-    leapfrog,
-    predict_cost,
-    rmsprop,
-    sgd,
-    train,
-    tuned,
-)
+
+if typing.TYPE_CHECKING:
+    from nestor import levels
+    from nestor.levels import Graph, Level
+    from nestor.training import (
+        Cost,
+        CostTable,
+        Diagnosis,
+        Finding,
+        RunCost,
+        RunHistory,
+        StepReport,
+        Training,
+        adagrad,
+        adam,
+        adamw,
+        diagnose,
+        leapfrog,
+        predict_cost,
+        rmsprop,
+        sgd,
+        train,
+        tuned,
+    )
 
 __version__ = "0.1.0"
 
@@ -164,3 +170,39 @@ __all__ = [
     "train",
     "tuned",
 ]
+
+_LATER = {  # rooms that are imported when they are first asked for
+    "levels": ("Graph", "Level"),
+    "training": (
+        "Cost",
+        "CostTable",
+        "Diagnosis",
+        "Finding",
+        "RunCost",
+        "RunHistory",
+        "StepReport",
+        "Training",
+        "adagrad",
+        "adam",
+        "adamw",
+        "diagnose",
+        "leapfrog",
+        "predict_cost",
+        "rmsprop",
+        "sgd",
+        "train",
+        "tuned",
+    ),
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    for room, shown in _LATER.items():
+        if name == room or name in shown:
+            found = importlib.import_module(f"nestor.{room}")
+            return found if name == room else getattr(found, name)
+    raise AttributeError(f"module 'nestor' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
