@@ -179,12 +179,11 @@ def outcomes(family: str, dtype: str) -> dict[tuple[str, str], Outcome]:
 
 def _marks(family: str, dtype: str) -> list[Any]:
     """The minimizers in float32 are programs that take minutes to compile: slow tests."""
-    slow = [pytest.mark.slow] if family in list(FAMILIES)[:2] and dtype == "float32" else []
-    return [pytest.mark.xdist_group(f"{family}-{dtype}"), *slow]
+    return [pytest.mark.slow] if family in list(FAMILIES)[:2] and dtype == "float32" else []
 
 
 def _cases(names: Iterable[str] | None = None, dtypes: tuple[str, ...] = BOTH) -> list[Any]:
-    """(family, solver, dtype); one worker of pytest-xdist's loadgroup keeps what a family and dtype cost."""
+    """(family, solver, dtype); all tests of this file share one process, and so what a family and dtype cost."""
     return [
         pytest.param(family, solver, dtype, id=f"{solver}-{dtype}", marks=_marks(family, dtype))
         for dtype in dtypes
