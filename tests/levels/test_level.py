@@ -374,7 +374,11 @@ def test_leaves_that_are_no_arrays_pass():
 
 
 @pytest.mark.parametrize(
-    "optimizer", [nestor.sgd(0.1, momentum=0.9), nestor.adam(0.05, eps=1e-3)], ids=["sgd", "adam"]
+    "optimizer",
+    [
+        pytest.param(nestor.sgd(0.1, momentum=0.9), id="sgd"),
+        pytest.param(nestor.adam(0.05, eps=1e-3), id="adam", marks=pytest.mark.slow),
+    ],
 )
 def test_reversed_steps_are_unrolled_steps(optimizer):
     """At the start, and in the midst of a run: with warm velocities, moments and step counts."""
@@ -387,6 +391,7 @@ def test_reversed_steps_are_unrolled_steps(optimizer):
     np.testing.assert_allclose(there.params["w"], Graph(made(nestor.Unroll())).run(3).params["w"], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_reversed_minibatches_are_the_same():
     made = lambda adjoint: fit(adjoint, 7, batch_size=4, optimizer=nestor.sgd(0.1, momentum=0.8), clip=0.5)  # noqa: E731
     here = Graph(made(nestor.Unroll())).run(1)

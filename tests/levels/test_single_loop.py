@@ -330,7 +330,11 @@ def batched(name: str) -> State:
     return jax.vmap(rated)(rates, jnp.stack([jax.random.key(0), KEY]))
 
 
-@pytest.mark.parametrize("name", EVERY)
+DAILY = ("SOBA", "StocBiO", "F2SA")
+SOME = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in EVERY]
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_a_run_can_be_batched_and_taken_up_again(name: str):
     both, method = batched(name), EVERY[name]
 
@@ -346,7 +350,7 @@ def test_a_run_can_be_batched_and_taken_up_again(name: str):
     assert jnp.max(jnp.abs(both.x[0] - both.x[1])) > 1e-6
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", SOME)
 def test_float32_stays_float32(name: str):
     data, y, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (DATA, Y0, X0))
     state, _ = run(STOCHASTIC, data, EVERY[name], y, x, 12, KEY)

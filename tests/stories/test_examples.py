@@ -8,7 +8,7 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
-DAILY = {"towers.py"}  # of the long ones, run with their quick mode; the others are slow tests
+DAILY = {"stackelberg.py"}  # of the long ones, run with their quick mode; the others are slow tests
 
 
 def test_there_are_examples():

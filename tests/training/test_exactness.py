@@ -92,6 +92,7 @@ def test_the_adjoints_agree(name: str):
         assert relative(got, want) < (1e-6 if integers else 1e-9), label
 
 
+@pytest.mark.slow
 def test_optax_transformations_too():
     optimizer = lambda h: optax.adam(h["rate"], eps=1e-2)  # noqa: E731
     hyper = hypers(rate=jnp.asarray(0.05))
@@ -127,6 +128,7 @@ def test_second_derivatives(name: str, second):
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_best_parameters_are_differentiable():
     """The run that validates best in its middle: the derivative is that of a run that ends there."""
     x, y = data()
