@@ -17,7 +17,7 @@ demo: install ## one L2 strength per weight on the digits: a table, a picture an
 	$(BIN)/nestor demo
 
 test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs all, PYTEST_ARGS="-k floors" some)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .

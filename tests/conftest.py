@@ -1,5 +1,6 @@
 """Strict numerics for every test; one thread a worker when there are several workers."""
 
+import gc
 import importlib.metadata
 import os
 
@@ -15,8 +16,22 @@ os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax  # noqa: E402  (the flags above are read when it is imported)
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile far longer than they compute
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing allocates millions of objects that live as long as a program; looking through them again and again for
+# garbage was a fifth of the time of the tests. It is done between files, where compiled programs are let go too.
+gc.collect()
+gc.freeze()
+gc.set_threshold(200_000, 20, 100)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the last test of a file (in this process): what it compiled is forgotten."""
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+        gc.collect()

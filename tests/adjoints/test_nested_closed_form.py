@@ -91,7 +91,7 @@ def test_every_mode_to_the_third_order(modes):
         nestor.Cholesky(),
         nestor.LU(),
         nestor.CG(),
-        nestor.GMRES(),
+        pytest.param(nestor.GMRES(), marks=pytest.mark.slow),
         nestor.BiCGStab(),
         nestor.Neumann(terms=40),
         nestor.Neumann(terms=40, scale=0.5),

@@ -284,6 +284,7 @@ def test_a_stack_without_room_is_a_mismatch():
         jax.grad(end(nestor.Reversible(bits=1), 120))(0.1)
 
 
+@pytest.mark.slow
 def test_it_works_in_32_bits():
     """Without x64, as most people run JAX."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):

@@ -204,6 +204,7 @@ def test_the_schedule_demo_learns_step_sizes_and_records_them(tmp_path: Path):
     assert {len(column) for score in record["scores"].values() for column in score.values()} == {20}
 
 
+@pytest.mark.slow
 def test_the_schedule_demo_has_the_hypergradient_of_the_same_run_unrolled(digits):
     from nestor.adjoints import Unroll
     from nestor.cli import _schedule

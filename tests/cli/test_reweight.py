@@ -83,6 +83,7 @@ def test_help_lists_the_options(capsys):
     assert max(map(len, out.splitlines())) <= 120
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_writes_what_there_is(tmp_path: Path):
     words = ("demo", "reweight", *SHORT, "--no-picture", "--out", str(tmp_path))

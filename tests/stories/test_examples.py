@@ -9,6 +9,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 DAILY = {"stackelberg.py"}  # of the long ones, run with their quick mode; the others are slow tests
+SLOW = {"three_level_nest.py", "charged_particle.py"}  # without a quick mode, and yet slow tests
 
 
 def test_there_are_examples():
@@ -25,7 +26,9 @@ def has_quick_mode(script: Path) -> bool:
         pytest.param(
             path,
             id=path.name,
-            marks=pytest.mark.slow if has_quick_mode(path) and path.name not in DAILY else (),
+            marks=pytest.mark.slow
+            if path.name in SLOW or (has_quick_mode(path) and path.name not in DAILY)
+            else (),
         )
         for path in EXAMPLES
     ],

@@ -34,6 +34,7 @@ def tolls(monkeypatch, as_a_user):
     return module
 
 
+@pytest.mark.slow
 def test_drivers_are_in_equilibrium(tolls):
     """At a minimum of the potential, every route costs the same, its toll and the noise of choice included."""
     share, toll = tolls.led_by(tolls.owner, jnp.array([tolls.BRIDGE]), steps=5)

@@ -41,11 +41,11 @@ def predicted(adjoint, **settings):
 
 ADJOINTS = [
     nestor.Unroll(),
-    nestor.Checkpoint(levels=1),
+    pytest.param(nestor.Checkpoint(levels=1), marks=pytest.mark.slow),
     nestor.Checkpoint(levels=2),
-    nestor.Checkpoint(slots=17),
+    pytest.param(nestor.Checkpoint(slots=17), marks=pytest.mark.slow),
     nestor.Reversible(width="int32"),
-    nestor.Reversible(width="int32", snapshots=4),
+    pytest.param(nestor.Reversible(width="int32", snapshots=4), marks=pytest.mark.slow),
     nestor.Truncate(20),
 ]
 

@@ -56,15 +56,22 @@ OPTIMIZERS = {
     ),
 }
 
+# Daily: every adjoint with one optimizer that has memory, reversal with those that differ most from it.
+DAILY = {
+    "sgd": ["reversible"],
+    "momentum": ["binomial", "reversible", "hybrid"],
+    "adamw": ["reversible"],
+    "leapfrog": ["reversible"],
+    "groups": ["reversible"],
+}
+
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("rmsprop", "adam") else name
-        for name in OPTIMIZERS
-    ],
+    ("name", "adjoints"),
+    [pytest.param(name, labels, id=name) for name, labels in DAILY.items()]
+    + [pytest.param(name, list(EXACT), id=f"{name}-all", marks=pytest.mark.slow) for name in OPTIMIZERS],
 )
-def test_the_adjoints_agree(name: str):
+def test_the_adjoints_agree(name: str, adjoints: list[str]):
     optimizer, more = OPTIMIZERS[name]
     hyper = hypers(**more)
     of = lambda adjoint: lambda h: outer(h, optimizer, adjoint)  # noqa: E731
@@ -79,12 +86,7 @@ def test_the_adjoints_agree(name: str):
     np.testing.assert_allclose(float(ahead(0.0)[1]), dot(want, along), rtol=1e-9)
     difference = (ahead(1e-5)[0] - ahead(-1e-5)[0]) / 2e-5
     np.testing.assert_allclose(difference, ahead(0.0)[1], rtol=2e-5)
-    labels = {
-        "momentum": list(EXACT),
-        "adamw": ["reversible", "hybrid"],
-        "nesterov": ["reversible", "hybrid"],
-    }
-    for label in labels.get(name, ["reversible"]):
+    for label in adjoints:
         adjoint = EXACT[label]
         value, got = jax.jit(jax.value_and_grad(of(adjoint)))(hyper)
         integers = isinstance(adjoint, nestor.Reversible)
@@ -107,7 +109,7 @@ def test_optax_transformations_too():
     )
 
 
-@pytest.mark.parametrize("name", ["binomial", "reversible"])
+@pytest.mark.parametrize("name", [pytest.param("binomial", marks=pytest.mark.slow), "reversible"])
 @pytest.mark.parametrize("second", [jax.jacfwd, pytest.param(jax.jacrev, marks=pytest.mark.slow)])
 def test_second_derivatives(name: str, second):
     x, y = data()

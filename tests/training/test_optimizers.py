@@ -87,7 +87,15 @@ DEAD = {
 }
 
 
-@pytest.mark.parametrize("name", DEAD)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("adagrad", "adam", "optax adam", "optax lamb")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in DEAD
+    ],
+)
 def test_a_feature_that_is_always_zero_has_finite_hypergradients(name: str):
     x, y = data()
     x = x.at[:, 0].set(0.0)
