@@ -28,7 +28,7 @@ from nestor.errors import (
     SolveFailed,
 )
 from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
-from nestor.solution import History, Solution, Stats, Status
+from nestor.solution import KKT, History, Solution, Stats, Status
 from nestor.solvers import (
     BFGS,
     LBFGS,
@@ -92,6 +92,7 @@ __all__ = [
     "CG",
     "DARTS",
     "GMRES",
+    "KKT",
     "LBFGS",
     "LU",
     "SAMA",

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.core
 
-__all__ = ["History", "Solution", "Stats", "Status"]
+__all__ = ["KKT", "History", "Solution", "Stats", "Status"]
 
 
 class Status(IntEnum):
@@ -157,6 +157,40 @@ class History:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class KKT:
+    """What holds at the answer of a minimization with bounds or constraints, recomputed there.
+
+    The Lagrangian is  f(x) - lower . (x - lb) + upper . (x - ub) + sum of constraint multipliers . c(x); every
+    array is zero at an exact solution but for the multipliers.
+
+    Attributes:
+        stationarity: largest absolute entry of the gradient of the Lagrangian, projected on the bounds.
+        feasibility: largest violation of a constraint; bounds are never violated.
+        complementarity: largest min(multiplier, slack) of an inequality.
+        lower, upper: multipliers of the bounds, >= 0, trees like x; None without bounds.
+        constraints: multipliers of the constraints, in their order, each a tree like the value of its function:
+            positive where an upper limit is active, negative where a lower one is (SciPy's convention).
+        weakly_active: how many bounds and inequalities are active with a multiplier that is zero to within the
+            tolerance: there the solution has one-sided derivatives only, and those that are computed treat the
+            bound as active.
+
+    >>> import nestor
+    >>> solution = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, bounds=(None, 1.0))
+    >>> float(solution.kkt.upper), int(solution.kkt.weakly_active)
+    (2.0, 0)
+    """
+
+    stationarity: Any
+    feasibility: Any
+    complementarity: Any
+    lower: Any
+    upper: Any
+    constraints: tuple[Any, ...]
+    weakly_active: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Solution:
     """The outcome of a solve.
 
@@ -167,6 +201,7 @@ class Solution:
         code: the status as an int32 array (one per lane under `vmap`).
         stats: counts and measures, see `Stats`.
         history: see `History`; None unless asked for.
+        kkt: see `KKT`; None without bounds and constraints.
 
     >>> import nestor
     >>> solution = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0)
@@ -179,6 +214,7 @@ class Solution:
     code: Any
     stats: Stats
     history: History | None = None
+    kkt: KKT | None = None
 
     @property
     def status(self) -> Any:

@@ -24,6 +24,7 @@ from nestor.solvers._settings import check_settings
 Tree = Any
 
 POLICIES = ("nan", "keep", "raise")
+_KEEP_BOUNDS = ("LBFGS", "Newton", "NewtonCG", "GradientDescent")
 
 # --- the function and the start ----------------------------------------------------------------------
 
@@ -360,3 +361,15 @@ def check_residuals(where: str, name: str, shape: Any, x: Tree) -> None:
 
 def _bad_result(where: str, name: str, shape: Any, want: str, do: str) -> BadArgument:
     return BadArgument(where, name, got=f"a function that returns {shape_text(shape)}", want=want, do=do)
+
+
+def check_keeps_bounds(where: str, solver: Any) -> None:
+    """A solver that is given bounds must be one that keeps them."""
+    if not getattr(solver, "bounds", False):
+        raise BadArgument(
+            where,
+            "solver",
+            got=f"{type(solver).__name__}, which knows no bounds",
+            want="a solver that keeps bounds",
+            do=f"leave solver out, or pass one of {_calls(_KEEP_BOUNDS)}",
+        )

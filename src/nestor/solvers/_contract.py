@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from nestor import linear, trees
 from nestor.solution import Status
+from nestor.solvers._bounds import Box
 
 Tree = Any
 
@@ -36,10 +37,12 @@ class Problem:
     Attributes:
         fun: the user's function of one tree; the driver's is a `Bound`, which lists what it captured.
         tol: a point is a solution when the optimality there is at most this.
+        box: bounds on the unknowns, or None; only a solver that says ``bounds = True`` is given any.
     """
 
     fun: Callable[[Tree], Any]
     tol: float
+    box: Box | None = None
     kind: ClassVar[str] = ""
 
     def evaluate(self, transform: Callable[[Callable[[Tree], Any]], Callable[[Tree], Any]], x: Tree) -> Any:
@@ -106,6 +109,31 @@ class Minimization(Problem):
         return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
 
 
+class Point(NamedTuple):
+    """Where a solver for constrained problems stands: the unknowns and the multipliers.
+
+    Attributes:
+        x: the unknowns, a tree.
+        equal: a multiplier for each equality, a vector.
+        inequal: a multiplier >= 0 for each inequality, a vector.
+    """
+
+    x: Tree
+    equal: jax.Array
+    inequal: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Constrained(Problem):
+    """Find x that minimizes f(x) where h(x) = 0 and g(x) >= 0, in a box.
+
+    `fun` returns the triple (f, h, g), a scalar and two vectors. The points of a solver are `Point`, and the
+    Lagrangian is f + equal . h - inequal . g.
+    """
+
+    kind: ClassVar[str] = "constrained minimization"
+
+
 @dataclasses.dataclass(frozen=True)
 class RootFinding(Problem):
     """Find z with fun(z) = 0, fun returning a tree like z."""
@@ -134,7 +162,8 @@ class Solver(Protocol):
     In every turn the driver calls `step` with the point `x` to be evaluated; `step` evaluates the objective
     there, once, and returns the point to be evaluated next. `status` then judges `x`, the point just
     evaluated, from the new state. The state is any tree with a field ``info`` of type `Info` about `x`.
-    Class attribute `solves` names the problem class, so that a solver of the wrong kind is refused.
+    Class attribute `solves` names the problem class, so that a solver of the wrong kind is refused; one with
+    ``bounds = True`` keeps every point it proposes inside ``problem.box``, and judges by the projected gradient.
     """
 
     solves: ClassVar[type[Problem]]

@@ -14,6 +14,7 @@ from nestor.adjoints import Answer, Condition, Read, envelope
 from nestor.loops import Loop
 from nestor.programs import Program, show
 from nestor.solution import History, Status
+from nestor.solvers._bounds import Box
 from nestor.solvers._contract import Bound, Info, Problem, code, no_info
 
 Tree = Any
@@ -24,15 +25,18 @@ class Kind(NamedTuple):
 
     Attributes:
         problem: the class of the problem.
-        condition: from the user's function to what holds at a solution: fun -> (residual, value or None), each
-            a function of x.
+        residual: (problem, x) -> what vanishes at a solution.
+        value: (problem, x) -> the objective, as the envelope theorem wants it; None where there is none.
         symmetric, positive: facts about the derivative of that residual at a solution.
+        by_value: whether the best point seen is the one of least value; else it is that of least optimality.
     """
 
     problem: type[Problem]
-    condition: Callable[[Callable[[Tree], Any]], tuple[Callable[[Tree], Tree], Any]]
+    residual: Callable[[Any, Tree], Tree]
+    value: Callable[[Any, Tree], jax.Array] | None
     symmetric: bool
     positive: bool
+    by_value: bool = True
 
 
 class Inputs(NamedTuple):
@@ -43,12 +47,14 @@ class Inputs(NamedTuple):
         x0: the start.
         solver: the arrays among the solver's settings.
         watcher: the number of the callback's registration (an int32 scalar).
+        box: the bounds, or None.
     """
 
     captured: list[Any]
     x0: Tree
     solver: list[Any]
     watcher: jax.Array
+    box: Box | None = None
 
 
 class Plan(NamedTuple):
@@ -104,7 +110,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
-        return solver, plan.kind.problem(fun, plan.tol)
+        return solver, plan.kind.problem(fun, plan.tol, inputs.box)
 
     def start(inputs: Inputs) -> Carry:
         solver, problem = bind(inputs)
@@ -134,7 +140,10 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             )
             asked = stop & (status == int(Status.RUNNING))
             status = jnp.where(asked, code(Status.STOPPED), status)
-        better = (info.value < carry.best.value) | (carry.turns == 0)
+        if plan.kind.by_value:
+            better = (info.value < carry.best.value) | (carry.turns == 0)
+        else:
+            better = (info.optimality < carry.best.optimality) | (carry.turns == 0)
         better = better | (status == int(Status.CONVERGED))
         best_x, best = trees.select(better, (carry.x, info), (carry.best_x, carry.best))
         return Carry(
@@ -159,12 +168,11 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
 
     def residual(x: Tree, inputs: Inputs) -> Tree:
-        _, problem = bind(inputs)
-        return plan.kind.condition(problem.fun)[0](x)
+        return plan.kind.residual(bind(inputs)[1], x)
 
     def value(x: Tree, inputs: Inputs) -> jax.Array:
-        _, problem = bind(inputs)
-        return plan.kind.condition(problem.fun)[1](x)
+        assert plan.kind.value is not None
+        return plan.kind.value(bind(inputs)[1], x)
 
     loop = Loop(
         start=start,
@@ -174,8 +182,8 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         ahead=lambda carry: (carry.x, carry.status == int(Status.CONVERGED)),
         seen=_last_seen if plan.history else None,
     )
-    has_value = plan.kind.condition(plan.program)[1] is not None
-    condition = Condition(residual, value if has_value else None, plan.kind.symmetric, plan.kind.positive)
+    of_value = None if plan.kind.value is None else value
+    condition = Condition(residual, of_value, plan.kind.symmetric, plan.kind.positive)
     return loop, read, condition
 
 

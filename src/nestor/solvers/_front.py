@@ -18,6 +18,7 @@ from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import Solution, Stats, Status
 from nestor.solvers import _checks, _drive, _reports
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
 from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
 from nestor.solvers._fixed_points import Anderson
 from nestor.solvers._optax import as_solver
@@ -29,29 +30,32 @@ Tree = Any
 _DENSE_UP_TO = 100
 
 
-def _of_minimum(fun: Callable[[Tree], Any]) -> Any:
-    return jax.grad(fun), fun
+def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
+    return trees.squared_norm(problem.fun(x)) / 2
 
 
-def _of_root(fun: Callable[[Tree], Any]) -> Any:
-    return fun, None
+def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
+    """What holds at a minimum of `of` in a box, and the value there: see `_bounds`."""
+
+    def residual(problem: Minimization, x: Tree) -> Tree:
+        grad = jax.grad(lambda z: of(problem, z))(pinned(x, problem.box))
+        return tied(x, grad, problem.box)
+
+    return residual, lambda problem, x: of(problem, pinned(x, problem.box))
 
 
-def _of_fixed_point(fun: Callable[[Tree], Any]) -> Any:
-    return (lambda x: trees.subtract(x, fun(x))), None
-
-
-def _of_squares(fun: Callable[[Tree], Any]) -> Any:
-    def cost(x: Tree) -> jax.Array:
-        return trees.squared_norm(fun(x)) / 2
-
-    return jax.grad(cost), cost
-
-
-MINIMIZATION = _drive.Kind(Minimization, _of_minimum, symmetric=True, positive=True)
-ROOT = _drive.Kind(RootFinding, _of_root, symmetric=False, positive=False)
-FIXED_POINT = _drive.Kind(FixedPointFinding, _of_fixed_point, symmetric=False, positive=False)
-SQUARES = _drive.Kind(LeastSquares, _of_squares, symmetric=True, positive=True)
+MINIMIZATION = _drive.Kind(
+    Minimization, *_of_minimum(lambda problem, x: problem.fun(x)), symmetric=True, positive=True
+)
+SQUARES = _drive.Kind(LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True)
+ROOT = _drive.Kind(RootFinding, lambda problem, x: problem.fun(x), None, symmetric=False, positive=False)
+FIXED_POINT = _drive.Kind(
+    FixedPointFinding,
+    lambda problem, x: trees.subtract(x, problem.fun(x)),
+    None,
+    symmetric=False,
+    positive=False,
+)
 
 _MINIMIZERS = dict.fromkeys(
     [
@@ -83,12 +87,14 @@ class _Options:
     callback: Any = None
     progress: bool = False
     raise_on_failure: bool = True
+    bounds: Any = None
 
 
 def minimize(
     fun: Callable[[Tree], Any],
     x0: Tree,
     *,
+    bounds: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -104,9 +110,12 @@ def minimize(
         fun: from a tree like `x0` to a real scalar; it may close over anything, traced values included, and the
             solution is differentiable in all of it.
         x0: the start, a tree of floating arrays (or floats); under `vmap` one per lane.
-        solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above), `Newton()`,
-            `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`, `LineSearchNewtonCG()`, or
-            any optax transformation.
+        bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
+            rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
+            numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
+        solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above, and with bounds),
+            `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
+            `LineSearchNewtonCG()`, or any optax transformation.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
@@ -122,7 +131,7 @@ def minimize(
             nothing is raised: the status travels in the solution, x is the best point seen.
 
     Returns:
-        A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`.
+        A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`, `.kkt`.
 
     Raises:
         BadArgument: an argument cannot be used.
@@ -137,7 +146,7 @@ def minimize(
     ([3.0, 3.0], 'CONVERGED')
     """
     options = _Options(
-        "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
+        "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure, bounds
     )
     return _run(*_prepare_minimization(fun, x0, options), options)
 
@@ -146,6 +155,7 @@ def argmin(
     fun: Callable[[Tree], Any],
     x0: Tree,
     *,
+    bounds: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -155,7 +165,7 @@ def argmin(
     """The minimizer of a scalar function, as a function of everything that `fun` closes over.
 
     Args:
-        fun, x0, solver, adjoint, tol, max_steps: as in `minimize`.
+        fun, x0, bounds, solver, adjoint, tol, max_steps: as in `minimize`.
         on_failure: what happens without convergence: "raise" (`SolveFailed`; inside a trace a runtime error,
             which needs the package equinox), "nan" (x is NaN, and so are its derivatives), "keep" (the best
             point seen, as it is). None is "raise" where the status is known at once (plain calls, plain
@@ -176,7 +186,9 @@ def argmin(
     """
     where = "argmin"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(fun, x0, _Options(where, solver, adjoint, tol, max_steps))
+    plan, inputs = _prepare_minimization(
+        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    )
     answer = _drive.solution_map(plan)(inputs)
     return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
 
@@ -185,6 +197,7 @@ def minimum(
     fun: Callable[[Tree], Any],
     x0: Tree,
     *,
+    bounds: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -197,7 +210,7 @@ def minimum(
     are exact, through `adjoint`.
 
     Args:
-        fun, x0, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
+        fun, x0, bounds, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
 
     Returns:
         The value, a scalar.
@@ -214,7 +227,9 @@ def minimum(
     """
     where = "minimum"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(fun, x0, _Options(where, solver, adjoint, tol, max_steps))
+    plan, inputs = _prepare_minimization(
+        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    )
     value, record = _drive.value_map(plan)(inputs)
     return _apply_policy(where, plan, None, value, record, value, on_failure)
 
@@ -344,14 +359,18 @@ def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.
     where, solver = options.where, options.solver
     _checks.check_function(where, "fun", fun)
     start = _checks.check_start(where, "x0", x0)
+    box = check_bounds(where, options.bounds, start)
     if solver is None:
-        solver = BFGS() if trees.size(start) <= _DENSE_UP_TO else LBFGS()
+        solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
     solver = as_solver(where, solver, start)
     _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
+    if box is not None:
+        _checks.check_keeps_bounds(where, solver)
+        start = clip(start, box)
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     _checks.check_scalar(where, "fun", shape)
     options = dataclasses.replace(options, solver=solver)
-    return _plan(MINIMIZATION, program, captured, start, options)
+    return _plan(MINIMIZATION, program, captured, start, options, box)
 
 
 def _solve_vector(
@@ -367,7 +386,12 @@ def _solve_vector(
 
 
 def _plan(
-    kind: _drive.Kind, program: Program, captured: list[Any], start: Tree, options: _Options
+    kind: _drive.Kind,
+    program: Program,
+    captured: list[Any],
+    start: Tree,
+    options: _Options,
+    box: Box | None = None,
 ) -> tuple[_drive.Plan, _drive.Inputs]:
     where = options.where
     adjoint = Implicit() if options.adjoint is None else options.adjoint
@@ -394,7 +418,7 @@ def _plan(
             want="hashable, so that what is compiled for it can be found again",
             do="make it a frozen dataclass of numbers, strings and arrays",
         ) from error
-    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0))
+    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box)
 
 
 def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
