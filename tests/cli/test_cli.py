@@ -189,6 +189,7 @@ def test_ctrl_c_writes_what_there_is(tmp_path: Path):
     assert "scores" not in record
 
 
+@pytest.mark.slow
 def test_the_schedule_demo_learns_step_sizes_and_records_them(tmp_path: Path):
     done = nestor("demo", "schedule", "--steps", "6", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

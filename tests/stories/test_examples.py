@@ -9,7 +9,12 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 DAILY = {"stackelberg.py"}  # of the long ones, run with their quick mode; the others are slow tests
-SLOW = {"three_level_nest.py", "charged_particle.py"}  # without a quick mode, and yet slow tests
+SLOW = {
+    "three_level_nest.py",
+    "charged_particle.py",
+    "game_of_two.py",
+    "perturbation_confusion.py",
+}  # without a quick mode, and yet slow tests
 
 
 def test_there_are_examples():
