@@ -23,6 +23,7 @@ from nestor.solvers._nonlinear_cg import Direction, NonlinearCG
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, StrongWolfe
+from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, LevenbergMarquardt
 
 
@@ -79,6 +80,7 @@ TABLE: Mapping[type, dict[str, Setting]] = {
     LineSearchNewton: {"search": _SEARCH},
     LineSearchNewtonCG: {"search": _SEARCH, "max_products": optional(count(20))},
     NewtonCG: {"radius": optional(_POSITIVE), "max_products": optional(count(100))},
+    SQP: {"radius": optional(_POSITIVE)},
     # roots, fixed points, least squares
     NewtonRoot: {"linear_solver": optional(_LINEAR)},
     Broyden: {"jacobian": choice("exact", "identity"), "max_tries": count(30)},
