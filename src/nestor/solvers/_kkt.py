@@ -53,11 +53,6 @@ def residuals(point: Point, grad: Tree, h: jax.Array, g: jax.Array, box: Box | N
     return jax.tree.map(jax.lax.stop_gradient, found)
 
 
-def violation(h: jax.Array, g: jax.Array) -> jax.Array:
-    """The sum of all that the constraints are broken by."""
-    return jnp.sum(jnp.abs(h)) + jnp.sum(jnp.maximum(-g, 0))
-
-
 # --- what holds at the answer ------------------------------------------------------------------------
 
 

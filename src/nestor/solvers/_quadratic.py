@@ -1,10 +1,12 @@
-"""The convex quadratic program inside a turn of `SQP`: constraints that may be broken at a price, and a box.
+"""The convex quadratic program inside a turn of `SQP`: rows that cost something on either side of zero, and a box.
 
-    minimize  c.d + ½ d'K d + sum_i p_i |A d + h|_i + sum_j q_j max(0, -(G d + g)_j)   for low <= d <= high
+    minimize  c.d + ½ d'K d + sum_i up_i max(0, (R d + r)_i) + down_i max(0, -(R d + r)_i)   for low <= d <= high
 
-It always has a solution. It is solved by a primal-dual interior-point method with Mehrotra's predictor and
-corrector, whose last point says which constraints and bounds are active; one linear solve with those then gives
-the solution to rounding.
+An equality has two prices; an inequality  R d + r <= 0  has no price below. It always has a solution. It is solved
+by a primal-dual interior-point method with Mehrotra's predictor and corrector, whose last point says which rows
+and bounds are active; one linear solve with those then gives the solution to rounding.
+
+Source: Mehrotra 1992; Nocedal and Wright 2006, section 16.6.
 """
 
 from __future__ import annotations
@@ -25,117 +27,73 @@ class Quadratic(NamedTuple):
 
     Attributes:
         hessian, linear: K, shape (n, n), and c, shape (n,).
-        equal, equal_at: A, shape (k, n), and h, shape (k,).
-        inequal, inequal_at: G, shape (m, n), and g, shape (m,).
+        rows, at: R, shape (m, n), and r, shape (m,).
         low, high: the box, shape (n,); entries may be infinite, or equal.
-        equal_price, inequal_price: p and q, positive.
+        up, down: the prices, shape (m,), at least zero.
     """
 
     hessian: jax.Array
     linear: jax.Array
-    equal: jax.Array
-    equal_at: jax.Array
-    inequal: jax.Array
-    inequal_at: jax.Array
+    rows: jax.Array
+    at: jax.Array
     low: jax.Array
     high: jax.Array
-    equal_price: jax.Array
-    inequal_price: jax.Array
+    up: jax.Array
+    down: jax.Array
 
 
 class Answer(NamedTuple):
-    """The solution d, the multipliers (|equal| <= p, 0 <= inequal <= q), and which bounds are active."""
+    """The solution d, a multiplier between -down and up for each row, and which bounds are active."""
 
     d: jax.Array
-    equal: jax.Array
-    inequal: jax.Array
+    multipliers: jax.Array
     at_low: jax.Array
     at_high: jax.Array
 
 
-class _Pairs(NamedTuple):
-    """The quantities >= 0 whose products vanish at the solution: or their slacks, or their multipliers."""
-
-    low: jax.Array
-    high: jax.Array
-    kept: jax.Array  # how far an inequality is kept; its multiplier
-    broken: jax.Array  # how far it is broken; its price less its multiplier
-    above: jax.Array  # how far an equality is above zero; its price less its multiplier
-    below: jax.Array  # below; its price plus its multiplier
-
-
 class _Iterate(NamedTuple):
+    """An interior point. Slacks and duals, whose products vanish at a solution, are in the order: of the lower
+    bounds, of the upper bounds, of the rows below zero, above zero."""
+
     d: jax.Array
-    equal: jax.Array
-    slack: _Pairs
-    dual: _Pairs
+    multipliers: jax.Array
+    slack: jax.Array
+    dual: jax.Array
 
 
 def solve(program: Quadratic) -> Answer:
-    """The solution. Cost: about 15 factorisations of a matrix of n + k + m rows."""
-    scaled, cost, rows = _scaled(trees.stop_gradient(program))
-    end = _interior(scaled)
-    rough = Answer(
-        end.d,
-        end.equal,
-        end.dual.kept,
-        end.slack.low < end.dual.low,
-        end.slack.high < end.dual.high,
-    )
-    states = _states(end)
-    fine = _on_active_set(scaled, rough, states)
+    """The solution. Cost: about 15 factorisations of a matrix of n + m rows."""
+    scaled, cost, sizes = _scaled(program)
+    fixed_scaled = trees.stop_gradient(scaled)
+    end = _interior(fixed_scaled)
+    n, m = program.low.size, program.at.size
+    larger = end.dual > end.slack
+    rough = Answer(end.d, end.multipliers, larger[:n], larger[n : 2 * n])
+    below, above = ~larger[2 * n : 2 * n + m], ~larger[2 * n + m :]
+    sides = jnp.where(above & ~below, 1, jnp.where(below & ~above, -1, 0))
+    fine = _on_active_set(scaled, rough, sides)
     better = _error(scaled, fine) <= jnp.maximum(_error(scaled, rough), 1e-14)
     best = trees.select(better, fine, rough)
-    return best._replace(equal=best.equal * cost / rows[0], inequal=best.inequal * cost / rows[1])
+    return best._replace(multipliers=best.multipliers * cost / sizes)
 
 
-def _scaled(program: Quadratic) -> tuple[Quadratic, jax.Array, tuple[jax.Array, jax.Array]]:
+def _scaled(q: Quadratic) -> tuple[Quadratic, jax.Array, jax.Array]:
     """The program with rows and objective of size one, and what they were divided by."""
-    K, c = program.hessian, program.linear
-    cost = jnp.maximum(jnp.maximum(jnp.max(jnp.abs(c)), jnp.max(jnp.abs(K))), 1e-10)
-    over_e = jnp.maximum(jnp.max(jnp.abs(program.equal), axis=1, initial=0.0), 1e-10)
-    over_i = jnp.maximum(jnp.max(jnp.abs(program.inequal), axis=1, initial=0.0), 1e-10)
-    scaled = program._replace(
-        hessian=K / cost,
-        linear=c / cost,
-        equal=program.equal / over_e[:, None],
-        equal_at=program.equal_at / over_e,
-        inequal=program.inequal / over_i[:, None],
-        inequal_at=program.inequal_at / over_i,
-        equal_price=program.equal_price * over_e / cost,
-        inequal_price=program.inequal_price * over_i / cost,
+    cost = jnp.maximum(jnp.maximum(jnp.max(jnp.abs(q.linear)), jnp.max(jnp.abs(q.hessian))), 1e-10)
+    sizes = jnp.maximum(jnp.max(jnp.abs(q.rows), axis=1, initial=0.0), 1e-10)
+    cost, sizes = jax.lax.stop_gradient((cost, sizes))
+    scaled = q._replace(
+        hessian=q.hessian / cost,
+        linear=q.linear / cost,
+        rows=q.rows / sizes[:, None],
+        at=q.at / sizes,
+        up=q.up * sizes / cost,
+        down=q.down * sizes / cost,
     )
-    return scaled, cost, (over_e, over_i)
+    return scaled, cost, sizes
 
 
 # --- the interior-point method -----------------------------------------------------------------------
-
-
-def _start(q: Quadratic) -> _Iterate:
-    bounded = jnp.isfinite(q.low) & jnp.isfinite(q.high)
-    room = jnp.where(bounded, 0.1 * (q.high - q.low), 1.0)
-    room = jnp.minimum(room, 1.0)
-    d = jnp.minimum(jnp.maximum(jnp.zeros_like(q.low), q.low + room), q.high - room)
-    h, g = q.equal_at + q.equal @ d, q.inequal_at + q.inequal @ d
-    mu = jnp.minimum(q.inequal_price / 2, 1.0)
-    slack = _Pairs(
-        jnp.where(jnp.isfinite(q.low), d - q.low, 1.0),
-        jnp.where(jnp.isfinite(q.high), q.high - d, 1.0),
-        jnp.maximum(g, 0) + 1,
-        jnp.maximum(-g, 0) + 1,
-        jnp.maximum(h, 0) + 1,
-        jnp.maximum(-h, 0) + 1,
-    )
-    one = jnp.ones_like(d)
-    dual = _Pairs(
-        jnp.where(jnp.isfinite(q.low), one, 0.0),
-        jnp.where(jnp.isfinite(q.high), one, 0.0),
-        mu,
-        q.inequal_price - mu,
-        q.equal_price,
-        q.equal_price,
-    )
-    return _Iterate(d, jnp.zeros_like(h), slack, dual)
 
 
 def _free(q: Quadratic) -> jax.Array:
@@ -153,218 +111,161 @@ def _without_fixed(q: Quadratic, free: jax.Array) -> tuple[Quadratic, jax.Array]
     return q._replace(
         hessian=q.hessian * jnp.outer(moves, moves) + jnp.diag(1 - moves),
         linear=moves * (q.linear + q.hessian @ fixed),
-        equal=q.equal * moves[None, :],
-        equal_at=q.equal_at + q.equal @ fixed,
-        inequal=q.inequal * moves[None, :],
-        inequal_at=q.inequal_at + q.inequal @ fixed,
+        rows=q.rows * moves[None, :],
+        at=q.at + q.rows @ fixed,
         low=jnp.where(free, q.low, -jnp.inf),
         high=jnp.where(free, q.high, jnp.inf),
     ), fixed
 
 
+def _start(q: Quadratic) -> tuple[_Iterate, jax.Array]:
+    """The first interior point, and which of the pairs are there (those of finite bounds and of all rows)."""
+    width = q.high - q.low
+    room = jnp.minimum(jnp.where(jnp.isfinite(width), 0.1 * width, 1.0), 1.0)
+    d = jnp.minimum(jnp.maximum(0.0, q.low + room), q.high - room)
+    at = q.rows @ d + q.at
+    first = jnp.where(q.down > 0, 0.0, 0.5 * jnp.minimum(q.up, 2.0))
+    bounded = jnp.concatenate([jnp.isfinite(q.low), jnp.isfinite(q.high)])
+    walls = jnp.where(bounded, jnp.concatenate([d - q.low, q.high - d]), 1.0)
+    slack = jnp.concatenate([walls, jnp.maximum(-at, 0) + 1, jnp.maximum(at, 0) + 1])
+    ones = jnp.ones_like(walls)
+    there = jnp.concatenate([bounded, jnp.ones((2 * at.size,), bool)])
+    dual = jnp.where(there, jnp.concatenate([ones, q.down + first, q.up - first]), 0.0)
+    return _Iterate(d, first, slack, dual), there
+
+
 def _interior(program: Quadratic) -> _Iterate:
     free = _free(program)
     q, fixed = _without_fixed(program, free)
+    n, m = q.low.size, q.at.size
     dtype = q.low.dtype
     goal = float(jnp.finfo(dtype).eps) ** 0.7
+    start, there = _start(q)
+    count = jnp.sum(there, dtype=dtype)
 
-    def gap(w: _Iterate) -> jax.Array:
-        products = jax.tree.map(jnp.multiply, w.slack, w.dual)
-        count = max(sum(leaf.size for leaf in products), 1)
-        return sum(jnp.sum(leaf) for leaf in products) / count
+    def moved(
+        w: _Iterate, factor: tuple[jax.Array, jax.Array], residual: jax.Array, want: jax.Array
+    ) -> _Iterate:
+        """The Newton step that takes the residuals to zero and changes the products by `want`."""
+        walls, costs = want[: 2 * n] / w.slack[: 2 * n], want[2 * n :] / w.dual[2 * n :]
+        right = jnp.concatenate([walls[:n] - walls[n:], costs[m:] - costs[:m]])
+        both = jsl.lu_solve(factor, right - residual)
+        d, e = both[:n], both[n:]
+        shift = jnp.where(there[: 2 * n], jnp.concatenate([d, -d]), 0.0)
+        turn = jnp.concatenate([e, -e])
+        slack = jnp.concatenate([shift, costs - w.slack[2 * n :] / w.dual[2 * n :] * turn])
+        dual = jnp.concatenate([walls - w.dual[: 2 * n] / w.slack[: 2 * n] * shift, turn])
+        return _Iterate(d, e, slack, dual)
 
     def more(carry: tuple[jax.Array, _Iterate, jax.Array]) -> jax.Array:
-        rounds, _, worst = carry
-        return (rounds < _ROUNDS) & (worst > goal)
+        return (carry[0] < _ROUNDS) & (carry[2] > goal)
 
-    def turn(carry: tuple[jax.Array, _Iterate, jax.Array]) -> tuple[jax.Array, _Iterate, jax.Array]:
+    def round_(carry: tuple[jax.Array, _Iterate, jax.Array]) -> tuple[jax.Array, _Iterate, jax.Array]:
         rounds, w, worst = carry
-        average = gap(w)
-        residual = _residuals(q, w)
+        products = w.slack * w.dual
+        average = jnp.sum(products) / count
+        residual = _residual(q, w)
         factor = jsl.lu_factor(_matrix(q, w))
-        products = jax.tree.map(jnp.multiply, w.slack, w.dual)
-        want = jax.tree.map(jnp.negative, products)
-        predicted = _direction(q, w, factor, residual, want)
-        short = _length(w, predicted, 1.0)
-        hopeful = gap(_moved(w, predicted, short))
-        target = average * jnp.clip((hopeful / average) ** 3, 1e-4, 1.0)
-        second = jax.tree.map(jnp.multiply, predicted.slack, predicted.dual)
-        want = jax.tree.map(lambda p, s: target - p - s, products, second)
-        moves = _direction(q, w, factor, residual, want)
-        new = _moved(w, moves, _length(w, moves, jnp.maximum(0.99, 1 - average)))
+        # Both steps go through one solve in a loop, because what is traced once is compiled once.
+
+        def half(_: jax.Array, pair: tuple[_Iterate, jax.Array]) -> tuple[_Iterate, jax.Array]:
+            step, _ = pair
+            ahead = _stepped(w, step, _length(w, step))
+            hopeful = jnp.sum(ahead.slack * ahead.dual) / count
+            target = average * jnp.clip((hopeful / average) ** 3, 1e-4, 1.0)
+            second = step.slack * step.dual
+            corrected = target - products - second
+            want = jnp.where(pair[1] > 0, corrected, -products)
+            return moved(w, factor, residual, jnp.where(there, want, 0.0)), pair[1] + 1
+
+        nothing = jax.tree.map(jnp.zeros_like, w)
+        step, _ = jax.lax.fori_loop(0, 2, half, (nothing, jnp.zeros((), dtype)))
+        new = _stepped(w, step, jnp.maximum(0.99, 1 - average) * _length(w, step))
         good = trees.all_finite(new)
-        left = jnp.maximum(_largest(_residuals(q, new)), gap(new))
+        gap = jnp.sum(new.slack * new.dual) / count
+        left = jnp.maximum(jnp.max(jnp.abs(_residual(q, new))), gap)
         return (
             jnp.where(good, rounds + 1, _ROUNDS),
             trees.select(good, new, w),
             jnp.where(good, left, worst),
         )
 
-    start = _start(q)
     first = (jnp.int32(0), start, jnp.asarray(jnp.inf, dtype))
-    _, end, _ = jax.lax.while_loop(more, turn, first)
-    # fixed entries: no slack, and as much multiplier as it takes
+    _, end, _ = jax.lax.while_loop(more, round_, first)
+    # A fixed entry stands at its lower bound.
+    at_low = jnp.concatenate([~free, jnp.zeros((n + 2 * m,), bool)])
     return end._replace(
         d=jnp.where(free, end.d, fixed),
-        slack=end.slack._replace(low=jnp.where(free, end.slack.low, 0.0)),
-        dual=end.dual._replace(low=jnp.where(free, end.dual.low, 1.0)),
+        slack=jnp.where(at_low, 0.0, end.slack),
+        dual=jnp.where(at_low, 1.0, end.dual),
     )
 
 
-def _largest(residuals: tuple[jax.Array, ...]) -> jax.Array:
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(r), initial=0.0) for r in residuals]))
-
-
-def _residuals(q: Quadratic, w: _Iterate) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of the dual equation, of the equalities and of the inequalities."""
-    along = q.linear + q.hessian @ w.d + q.equal.T @ w.equal - q.inequal.T @ w.dual.kept
-    return (
-        along - w.dual.low + w.dual.high,
-        q.equal @ w.d + q.equal_at - w.slack.above + w.slack.below,
-        q.inequal @ w.d + q.inequal_at + w.slack.broken - w.slack.kept,
-    )
+def _residual(q: Quadratic, w: _Iterate) -> jax.Array:
+    """Of the dual equation, and of the rows."""
+    n, m = q.low.size, q.at.size
+    along = q.linear + q.hessian @ w.d + q.rows.T @ w.multipliers - w.dual[:n] + w.dual[n : 2 * n]
+    return jnp.concatenate([along, q.rows @ w.d + q.at + w.slack[2 * n : 2 * n + m] - w.slack[2 * n + m :]])
 
 
 def _matrix(q: Quadratic, w: _Iterate) -> jax.Array:
-    s, z = w.slack, w.dual
-    k, m = q.equal.shape[0], q.inequal.shape[0]
-    return jnp.block(
-        [
-            [q.hessian + jnp.diag(z.low / s.low + z.high / s.high), q.equal.T, -q.inequal.T],
-            [q.equal, -jnp.diag(s.above / z.above + s.below / z.below), jnp.zeros((k, m), q.low.dtype)],
-            [
-                -q.inequal,
-                jnp.zeros((m, k), q.low.dtype),
-                -jnp.diag(s.kept / z.kept + s.broken / z.broken),
-            ],
-        ]
-    )
+    n, m = q.low.size, q.at.size
+    walls, costs = w.dual[: 2 * n] / w.slack[: 2 * n], w.slack[2 * n :] / w.dual[2 * n :]
+    diagonal = jnp.concatenate([walls[:n] + walls[n:], -costs[:m] - costs[m:]])
+    return _symmetric(q.hessian, q.rows) + jnp.diag(diagonal)
 
 
-def _direction(
-    q: Quadratic,
-    w: _Iterate,
-    factor: tuple[jax.Array, jax.Array],
-    residual: tuple[jax.Array, jax.Array, jax.Array],
-    want: _Pairs,
-) -> _Iterate:
-    """The Newton step that takes the residuals to zero and changes the products by `want`."""
-    s, z = w.slack, w.dual
-    n, k = q.low.size, q.equal.shape[0]
-    want = want._replace(low=jnp.where(z.low > 0, want.low, 0.0), high=jnp.where(z.high > 0, want.high, 0.0))
-    right = jnp.concatenate(
-        [
-            -residual[0] + want.low / s.low - want.high / s.high,
-            -residual[1] + want.above / z.above - want.below / z.below,
-            residual[2] + want.broken / z.broken - want.kept / z.kept,
-        ]
-    )
-    both = jsl.lu_solve(factor, right)
-    d, equal, inequal = both[:n], both[n : n + k], both[n + k :]
-    return _Iterate(
-        d,
-        equal,
-        _Pairs(
-            jnp.where(z.low > 0, d, 0.0),
-            jnp.where(z.high > 0, -d, 0.0),
-            (want.kept - s.kept * inequal) / z.kept,
-            (want.broken + s.broken * inequal) / z.broken,
-            (want.above + s.above * equal) / z.above,
-            (want.below - s.below * equal) / z.below,
-        ),
-        _Pairs(
-            jnp.where(z.low > 0, (want.low - z.low * d) / s.low, 0.0),
-            jnp.where(z.high > 0, (want.high + z.high * d) / s.high, 0.0),
-            inequal,
-            -inequal,
-            -equal,
-            equal,
-        ),
-    )
+def _symmetric(hessian: jax.Array, rows: jax.Array) -> jax.Array:
+    corner = jnp.zeros((rows.shape[0], rows.shape[0]), rows.dtype)
+    return jnp.block([[hessian, rows.T], [rows, corner]])
 
 
-def _length(w: _Iterate, move: _Iterate, share: jax.Array | float) -> jax.Array:
-    """The longest step, at most 1, that keeps a share of every slack and multiplier."""
-    one = jnp.ones((), w.d.dtype)
-
-    def longest(v: jax.Array, dv: jax.Array) -> jax.Array:
-        ratio = jnp.where(dv < 0, v / jnp.where(dv < 0, -dv, 1.0), jnp.inf)
-        return jnp.min(ratio, initial=jnp.inf)
-
-    all_ratios = jax.tree.leaves(jax.tree.map(longest, (w.slack, w.dual), (move.slack, move.dual)))
-    return jnp.minimum(one, share * jnp.min(jnp.stack(all_ratios)))
+def _length(w: _Iterate, step: _Iterate) -> jax.Array:
+    """The longest step, at most 1 (or a little more), at which no slack and no dual is negative."""
+    values = jnp.concatenate([w.slack, w.dual])
+    moves = jnp.concatenate([step.slack, step.dual])
+    ratios = jnp.where(moves < 0, values / jnp.where(moves < 0, -moves, 1.0), 1.0)
+    return jnp.minimum(jnp.min(ratios), 1.0)
 
 
-def _moved(w: _Iterate, move: _Iterate, length: jax.Array) -> _Iterate:
-    return jax.tree.map(lambda a, b: a + length * b, w, move)
+def _stepped(w: _Iterate, step: _Iterate, length: jax.Array) -> _Iterate:
+    return jax.tree.map(lambda a, b: a + length * b, w, step)
 
 
 # --- from its last point to the solution -------------------------------------------------------------
 
 
-class _States(NamedTuple):
-    """What the last point says: an equality is kept (0), broken above (+1) or below (-1); an inequality is
-    inactive, active, or broken."""
+def _on_active_set(q: Quadratic, near: Answer, sides: jax.Array) -> Answer:
+    """The solution of the equations that hold when that is active; differentiable in the program.
 
-    equal: jax.Array
-    active: jax.Array
-    broken: jax.Array
-
-
-def _states(w: _Iterate) -> _States:
-    s, z = w.slack, w.dual
-    up, down = s.above > z.above, s.below > z.below
-    equal = jnp.where(up & ~down, 1, jnp.where(down & ~up, -1, 0))
-    broken = s.broken > z.broken
-    return _States(equal, (z.kept > s.kept) & ~broken, broken)
-
-
-def _on_active_set(q: Quadratic, at: Answer, states: _States) -> Answer:
-    """The solution of the equations that hold when that is active; differentiable in the program."""
+    Args:
+        q: the program.
+        near: which bounds are active.
+        sides: of each row: at zero (0), above (1) or below (-1).
+    """
     dtype = q.low.dtype
-    n, k, m = q.low.size, q.equal.shape[0], q.inequal.shape[0]
-    pinned = at.at_low | at.at_high
-    where = jnp.where(at.at_low, q.low, jnp.where(at.at_high, q.high, 0.0))
-    moves = (~pinned).astype(dtype)
-    kept = (states.equal == 0).astype(dtype)
-    active = states.active.astype(dtype)
     eps = float(jnp.finfo(dtype).eps)
-    A, G = q.equal * moves[None, :], q.inequal * moves[None, :]
-    ruled = jnp.block(
-        [
-            [
-                q.hessian * jnp.outer(moves, moves) + jnp.diag(1 - moves),
-                A.T * kept[None, :],
-                -G.T * active[None, :],
-            ],
-            [A * kept[:, None], -jnp.diag(1 - kept + eps * kept), jnp.zeros((k, m), dtype)],
-            [-G * active[:, None], jnp.zeros((m, k), dtype), -jnp.diag(1 - active + eps * active)],
-        ]
-    )
-    prices = q.equal_price * states.equal, jnp.where(states.broken, q.inequal_price, 0.0)
-    push = q.linear + q.hessian @ where + q.equal.T @ prices[0] - q.inequal.T @ prices[1]
-    right = jnp.concatenate(
-        [
-            -moves * push,
-            -kept * (q.equal_at + q.equal @ where),
-            active * (q.inequal_at + q.inequal @ where),
-        ]
-    )
-    both = jnp.linalg.solve(ruled, right)
-    d = jnp.where(pinned, where, both[:n])
-    return at._replace(
-        d=d, equal=prices[0] + kept * both[n : n + k], inequal=prices[1] + active * both[n + k :]
-    )
+    n = q.low.size
+    pinned = near.at_low | near.at_high
+    stand = jnp.where(near.at_low, q.low, jnp.where(near.at_high, q.high, 0.0))
+    moves, kept = (~pinned).astype(dtype), (sides == 0).astype(dtype)
+    paid = jnp.where(sides > 0, q.up, jnp.where(sides < 0, -q.down, 0.0))
+    rows = q.rows * jnp.outer(kept, moves)
+    hessian = q.hessian * jnp.outer(moves, moves)
+    diagonal = jnp.concatenate([1 - moves, -(1 - kept) - eps * kept])
+    push = q.linear + q.hessian @ stand + q.rows.T @ paid
+    right = jnp.concatenate([moves * push, kept * (q.at + q.rows @ stand)])
+    both = jsl.lu_solve(jsl.lu_factor(_symmetric(hessian, rows) + jnp.diag(diagonal)), -right)
+    return near._replace(d=jnp.where(pinned, stand, both[:n]), multipliers=paid + kept * both[n:])
 
 
-def _error(q: Quadratic, at: Answer) -> jax.Array:
+def _error(q: Quadratic, near: Answer) -> jax.Array:
     """How far an answer is from the conditions of a solution; infinite if it is not finite."""
-    h, g = q.equal @ at.d + q.equal_at, q.inequal @ at.d + q.inequal_at
-    grad = q.linear + q.hessian @ at.d + q.equal.T @ at.equal - q.inequal.T @ at.inequal
-    along = at.d - jnp.minimum(jnp.maximum(at.d - grad, q.low), q.high)
-    outside = jnp.maximum(jnp.maximum(q.low - at.d, at.d - q.high), 0)
-    kept = jnp.minimum(jnp.abs(h), q.equal_price - jnp.abs(at.equal))
-    left = jnp.minimum(jnp.maximum(g, 0), at.inequal)
-    right = jnp.minimum(jnp.maximum(-g, 0), q.inequal_price - at.inequal)
-    worst = _largest((along, outside, kept, left, right))
-    return jnp.where(jnp.isfinite(worst), worst, jnp.inf)
+    at, e = q.rows @ near.d + q.at, near.multipliers
+    grad = q.linear + q.hessian @ near.d + q.rows.T @ e
+    along = near.d - jnp.minimum(jnp.maximum(near.d - grad, q.low), q.high)
+    outside = jnp.maximum(jnp.maximum(q.low - near.d, near.d - q.high), 0)
+    above = jnp.minimum(jnp.maximum(at, 0), q.up - e)
+    below = jnp.minimum(jnp.maximum(-at, 0), q.down + e)
+    worst = jnp.max(jnp.abs(jnp.concatenate([along, outside, above, below])))
+    return jax.lax.stop_gradient(jnp.where(jnp.isfinite(worst), worst, jnp.inf))

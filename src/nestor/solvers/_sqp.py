@@ -12,7 +12,7 @@ from nestor.solution import Status
 from nestor.solvers import _quadratic
 from nestor.solvers._contract import Constrained, Info, Point, Problem, code, converged_at_precision, judge
 from nestor.solvers._convexify import convexify
-from nestor.solvers._kkt import residuals, violation
+from nestor.solvers._kkt import residuals
 from nestor.solvers._quadratic import Answer, Quadratic
 
 Tree = Any
@@ -30,7 +30,23 @@ class _Seen(NamedTuple):
 
     @property
     def violation(self) -> jax.Array:
-        return violation(self.h, self.g)
+        """The sum of all that the constraints are broken by."""
+        return _broken(self.at, self.h.size)
+
+    @property
+    def at(self) -> jax.Array:
+        """What may be broken: h either way, -g above zero."""
+        return jnp.concatenate([self.h, -self.g])
+
+    @property
+    def rows(self) -> jax.Array:
+        """Its Jacobian."""
+        k = self.h.size
+        return jnp.concatenate([self.jacobian[1 : 1 + k], -self.jacobian[1 + k :]])
+
+
+def _broken(at: jax.Array, equalities: int) -> jax.Array:
+    return jnp.sum(jnp.abs(at[:equalities])) + jnp.sum(jnp.maximum(at[equalities:], 0))
 
 
 class SQPState(NamedTuple):
@@ -105,7 +121,7 @@ class SQP:
             jnp.eye(n, dtype=x.dtype),
         )
         nowhere = jnp.zeros((n,), bool)
-        answer = Answer(jnp.zeros_like(x), point.equal, point.inequal, nowhere, nowhere)
+        answer = Answer(jnp.zeros_like(x), jnp.concatenate([point.equal, point.inequal]), nowhere, nowhere)
         radius = jnp.asarray(1.0 if self.radius is None else self.radius, x.dtype)
         return SQPState(
             info=Info(infinite, infinite, no),
@@ -140,7 +156,8 @@ class SQP:
             first=jnp.where(state.turn == 0, found.optimality, state.first),
             turn=state.turn + 1,
         )
-        return Point(back(onto), answer.equal, answer.inequal), state
+        k = point.equal.size
+        return Point(back(onto), answer.multipliers[:k], answer.multipliers[k:]), state
 
     def status(self, problem: Constrained, point: Point, state: SQPState) -> jax.Array:
         """See `Solver.status`."""
@@ -154,10 +171,10 @@ class SQP:
         stopped = jnp.where(
             at_rest,
             code(Status.CONVERGED),
-            jnp.where(feasible, code(Status.STALLED), code(Status.INFEASIBLE)),
+            jnp.where(state.hopeless & ~feasible, code(Status.INFEASIBLE), code(Status.STALLED)),
         )
         end = jnp.where(bottomless, code(Status.UNBOUNDED), stopped)
-        hopeless = state.hopeless & ~feasible
+        hopeless = state.hopeless & ~feasible & (state.radius > 1e-2)
         return jnp.where(running & (stuck | bottomless | hopeless), end, jnp.where(running, code(Status.RUNNING), judged))
 
 
@@ -212,33 +229,27 @@ def _sizes(x: jax.Array) -> jax.Array:
 
 def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPState:
     """Solve the quadratic program at the base (of the corrected constraints, if it is to be corrected)."""
-    k = base.h.size
-    grad, A, G = base.jacobian[0], base.jacobian[1 : 1 + k], base.jacobian[1 + k :]
+    grad, rows, at = base.jacobian[0], base.rows, base.at
     before = state.answer
     held, targets = _expected(base, before, walls, state.turn == 0)
     hessian, linear, _ = convexify(base.hessian, held, targets)
     wide = state.radius * _sizes(base.x)
-    h = jnp.where(state.correcting, trial.h - A @ before.d, base.h)
-    g = jnp.where(state.correcting, trial.g - G @ before.d, base.g)
+    at = jnp.where(state.correcting, trial.at - rows @ before.d, base.at)
     program = Quadratic(
         hessian,
         grad + linear,
-        A,
-        h,
-        G,
-        g,
+        rows,
+        at,
         jnp.maximum(walls.down, -wide),
         jnp.minimum(walls.up, wide),
-        jnp.zeros_like(h),
-        jnp.zeros_like(g),
+        up=jnp.ones_like(at),
+        down=jnp.concatenate([jnp.ones_like(base.h), jnp.zeros_like(base.g)]),
     )
     start = jnp.maximum(jnp.max(jnp.abs(grad)), 1)
-    largest = jnp.maximum(
-        jnp.max(jnp.abs(before.equal), initial=0.0), jnp.max(before.inequal, initial=0.0)
-    )
+    largest = jnp.max(jnp.abs(before.multipliers), initial=0.0)
     eased = jnp.where(state.price > 1e3 * jnp.maximum(largest, 1), 1e2 * jnp.maximum(largest, 1), state.price)
     price = jnp.where(state.turn == 0, start, jnp.where(state.info.accepted, eased, state.price))
-    answer, price, left, hopeless = _steered(program, price, state.correcting)
+    answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size)
     d = answer.d
     curve = jnp.vdot(d, base.hessian @ d)
     bent = jnp.vdot(linear, d) + jnp.vdot(d, hessian @ d) / 2
@@ -257,22 +268,17 @@ def _expected(
     base: _Seen, answer: Answer, walls: _Walls, first: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The rows that are expected to hold with equality, zero for others, and what d has to bring them to."""
-    k, n = base.h.size, base.x.size
-    dtype = base.x.dtype
-    active = jnp.where(first, base.g <= 0, answer.inequal > 0).astype(dtype)
+    n, dtype = base.x.size, base.x.dtype
+    broken = jnp.concatenate([jnp.ones_like(base.h, bool), base.g <= 0])
+    priced = jnp.concatenate([jnp.ones_like(base.h, bool), answer.multipliers[base.h.size :] > 0])
+    active = jnp.where(first, broken, priced).astype(dtype)
     low = answer.at_low & (base.x <= walls.lower)
     high = answer.at_high & (base.x >= walls.upper)
     grad = base.jacobian[0]
     low = jnp.where(first, (base.x <= walls.lower) & (grad > 0), low)
     high = jnp.where(first, (base.x >= walls.upper) & (grad < 0), high)
-    rows = jnp.concatenate(
-        [
-            base.jacobian[1 : 1 + k],
-            active[:, None] * base.jacobian[1 + k :],
-            jnp.diag((low | high).astype(dtype)),
-        ]
-    )
-    return rows, jnp.concatenate([-base.h, -active * base.g, jnp.zeros((n,), dtype)])
+    rows = jnp.concatenate([active[:, None] * base.rows, jnp.diag((low | high).astype(dtype))])
+    return rows, jnp.concatenate([-active * base.at, jnp.zeros((n,), dtype)])
 
 
 class _Steering(NamedTuple):
@@ -287,7 +293,7 @@ class _Steering(NamedTuple):
 
 
 def _steered(
-    program: Quadratic, price: jax.Array, once: jax.Array
+    program: Quadratic, price: jax.Array, once: jax.Array, k: int
 ) -> tuple[Answer, jax.Array, jax.Array, jax.Array]:
     """The solution at the lowest price, of those tried, that makes it care enough about the constraints.
 
@@ -298,19 +304,14 @@ def _steered(
         The answer, its price, the violation that it leaves, and whether none can be less than at d = 0.
     """
     eps = float(jnp.finfo(price.dtype).eps)
-    now = violation(program.equal_at, program.inequal_at)
+    now = _broken(program.at, k)
     tiny = 1e-6 * now + 10 * eps
     highest = price * (1e8 if eps < 1e-10 else 1e4)
 
     def turn(w: _Steering) -> _Steering:
-        priced = program._replace(
-            equal_price=jnp.full_like(program.equal_at, w.price),
-            inequal_price=jnp.full_like(program.inequal_at, w.price),
-        )
+        priced = program._replace(up=w.price * program.up, down=w.price * program.down)
         found = _quadratic.solve(priced)
-        left = violation(
-            program.equal_at + program.equal @ found.d, program.inequal_at + program.inequal @ found.d
-        )
+        left = _broken(program.at + program.rows @ found.d, k)
         probing = w.turn == 1
         least = jnp.where(probing, left, w.least)
         goal = jnp.where(probing, jnp.where(left <= tiny, tiny, now - 0.1 * (now - left)), w.goal)
@@ -322,7 +323,7 @@ def _steered(
             w.turn + 1,
             jnp.where(w.turn == 0, highest, 10 * w.paid),
             trees.select(keep, w.answer, found),
-            jnp.where(keep, jnp.where(probing & ~enough, w.paid, w.paid), w.price),
+            jnp.where(keep, w.paid, w.price),
             jnp.where(keep, w.left, left),
             goal,
             least,
@@ -333,8 +334,7 @@ def _steered(
     nowhere = jnp.zeros((n,), bool)
     nothing = Answer(
         jnp.zeros_like(program.low),
-        jnp.zeros_like(program.equal_at),
-        jnp.zeros_like(program.inequal_at),
+        jnp.zeros_like(program.at),
         nowhere,
         nowhere,
     )
