@@ -1,5 +1,6 @@
 """The front functions that solve, one driver, and one file a method."""
 
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
@@ -44,6 +45,7 @@ __all__ = [
     "SQP",
     "AdaGradStep",
     "Anderson",
+    "AugmentedLagrangian",
     "Backtracking",
     "Broyden",
     "Constrained",

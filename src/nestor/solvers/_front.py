@@ -17,6 +17,7 @@ from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
 from nestor.solvers import _checks, _drive, _kkt, _reports
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
 from nestor.solvers._constraints import Rows, trace_constrained
@@ -37,6 +38,7 @@ from nestor.solvers._squares import LevenbergMarquardt
 Tree = Any
 
 _DENSE_UP_TO = 100
+_CONSTRAINED_UP_TO = 300  # variables and constraints together
 
 
 def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
@@ -417,7 +419,9 @@ def _prepare_constrained(
     _checks.check_scalar(where, "fun", shape)
     joint, everything, rows = trace_constrained(where, program, captured, options.constraints, start)
     equal, inequal = (jnp.zeros((rows.count(*sides),), rows.dtype) for sides in (("equal",), ("lower", "upper")))
-    solver = SQP() if solver is None else solver
+    if solver is None:
+        size = trees.size(start) + equal.size + inequal.size
+        solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
     options = dataclasses.replace(options, solver=solver)
     point = Point(start, equal, inequal)
     return *_plan(CONSTRAINED, joint, everything, point, options, box), rows

@@ -14,7 +14,9 @@ import jax
 from nestor import linear, settings
 from nestor.adjoints import SETTINGS, Implicit
 from nestor.settings import Setting, choice, count, number, optional, plain_number
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._contract import Minimization
 from nestor.solvers._fixed_points import Anderson, Picard
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
@@ -52,6 +54,12 @@ _SEARCH = Setting(
     "nestor.StrongWolfe()",
 )
 
+_INNER = Setting(
+    lambda value, _: getattr(value, "solves", None) is Minimization and not isinstance(value, type),
+    "a solver that minimizes and keeps bounds",
+    "nestor.LBFGS()",
+)
+
 _LINEAR = SETTINGS[Implicit]["linear_solver"]
 
 TABLE: Mapping[type, dict[str, Setting]] = {
@@ -80,6 +88,7 @@ TABLE: Mapping[type, dict[str, Setting]] = {
     LineSearchNewton: {"search": _SEARCH},
     LineSearchNewtonCG: {"search": _SEARCH, "max_products": optional(count(20))},
     NewtonCG: {"radius": optional(_POSITIVE), "max_products": optional(count(100))},
+    AugmentedLagrangian: {"inner": _INNER},
     SQP: {"radius": optional(_POSITIVE)},
     # roots, fixed points, least squares
     NewtonRoot: {"linear_solver": optional(_LINEAR)},

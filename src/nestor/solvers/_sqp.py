@@ -17,6 +17,8 @@ from nestor.solvers._quadratic import Answer, Quadratic
 
 Tree = Any
 
+_CHANCES = 3  # random moves away from where the constraints cannot be met to first order
+
 
 class _Seen(NamedTuple):
     """What an evaluation found: the point x, (f, h, g), their Jacobian, the Hessian of the Lagrangian."""
@@ -62,7 +64,8 @@ class SQPState(NamedTuple):
         correcting: whether that point is a second-order correction.
         turn, idle: evaluations; how many in a row promised nothing more.
         first: the optimality at the start.
-        hopeless: whether no direction lowers the violation at the base, to first order.
+        hopeless: at how many bases no direction lowered the violation, to first order.
+        forced: whether that point is a small random move away from such a base, to be kept whatever is found.
     """
 
     info: Info
@@ -76,6 +79,7 @@ class SQPState(NamedTuple):
     idle: jax.Array
     first: jax.Array
     hopeless: jax.Array
+    forced: jax.Array
 
 
 @trees.record
@@ -134,7 +138,8 @@ class SQP:
             turn=jnp.int32(0),
             idle=jnp.int32(0),
             first=infinite,
-            hopeless=no,
+            hopeless=jnp.int32(0),
+            forced=no,
         )
 
     def step(self, problem: Constrained, point: Point, state: SQPState) -> tuple[Point, SQPState]:
@@ -168,14 +173,15 @@ class SQP:
         stuck = (state.radius < eps) | (state.idle >= 5)
         at_rest = converged_at_precision(problem, state.info, state.first) & stuck
         bottomless = feasible & (state.base.value < -(eps**-1.5))
+        hopeless = ~feasible & (state.hopeless > _CHANCES)
         stopped = jnp.where(
             at_rest,
             code(Status.CONVERGED),
-            jnp.where(state.hopeless & ~feasible, code(Status.INFEASIBLE), code(Status.STALLED)),
+            jnp.where(~feasible & (state.hopeless > 0), code(Status.INFEASIBLE), code(Status.STALLED)),
         )
         end = jnp.where(bottomless, code(Status.UNBOUNDED), stopped)
-        hopeless = state.hopeless & ~feasible & (state.radius > 1e-2)
-        return jnp.where(running & (stuck | bottomless | hopeless), end, jnp.where(running, code(Status.RUNNING), judged))
+        ended = running & (stuck | bottomless | hopeless)
+        return jnp.where(ended, end, jnp.where(running, code(Status.RUNNING), judged))
 
 
 class _Walls(NamedTuple):
@@ -206,7 +212,7 @@ def _judged(trial: _Seen, state: SQPState) -> tuple[_Seen, SQPState]:
     noise = 10 * eps * jnp.maximum(jnp.abs(before), 1)
     quiet = state.promised <= noise
     ratio = fell / jnp.maximum(state.promised, noise)
-    good = finite & ((ratio > 1e-4) | (quiet & (fell >= -noise)))
+    good = finite & (state.forced | (ratio > 1e-4) | (quiet & (fell >= -noise)))
     size = jnp.max(jnp.abs(d) / _sizes(base.x))
     missed = state.promised - fell
     curved = finite & (state.price * trial.violation > 0.1 * missed)
@@ -250,6 +256,15 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPSt
     eased = jnp.where(state.price > 1e3 * jnp.maximum(largest, 1), 1e2 * jnp.maximum(largest, 1), state.price)
     price = jnp.where(state.turn == 0, start, jnp.where(state.info.accepted, eased, state.price))
     answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size)
+    lost = hopeless & (state.radius > 1e-2)
+    forced = lost & (state.hopeless < _CHANCES)
+    noise = jax.random.uniform(jax.random.key(0), base.x.shape, base.x.dtype, -0.01, 0.01)
+    away = jnp.minimum(jnp.maximum(noise * wide, program.low), program.high)
+    answer = answer._replace(
+        d=jnp.where(forced, away, answer.d),
+        at_low=answer.at_low & ~forced,
+        at_high=answer.at_high & ~forced,
+    )
     d = answer.d
     curve = jnp.vdot(d, base.hessian @ d)
     bent = jnp.vdot(linear, d) + jnp.vdot(d, hessian @ d) / 2
@@ -260,7 +275,8 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPSt
         answer=answer,
         price=price,
         promised=jnp.where(state.correcting, state.promised, promised),
-        hopeless=hopeless,
+        hopeless=state.hopeless + lost.astype(jnp.int32),
+        forced=forced,
     )
 
 
