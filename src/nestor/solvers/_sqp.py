@@ -174,10 +174,11 @@ class SQP:
         at_rest = converged_at_precision(problem, state.info, state.first) & stuck
         bottomless = feasible & (state.base.value < -(eps**-1.5))
         hopeless = ~feasible & (state.hopeless > _CHANCES)
+        broken = state.base.violation > 1e-4  # and no trust region is small enough to change that
         stopped = jnp.where(
             at_rest,
             code(Status.CONVERGED),
-            jnp.where(~feasible & (state.hopeless > 0), code(Status.INFEASIBLE), code(Status.STALLED)),
+            jnp.where(hopeless | broken, code(Status.INFEASIBLE), code(Status.STALLED)),
         )
         end = jnp.where(bottomless, code(Status.UNBOUNDED), stopped)
         ended = running & (stuck | bottomless | hopeless)
