@@ -98,6 +98,13 @@ class Status(IntEnum):
             "Switch on 64-bit numbers, scale the loss down, clip the gradient, or use nestor.Checkpoint()."
         ),
     )
+    INFEASIBLE = (
+        15,
+        (
+            "The constraints cannot be met near the answer: no small change of x lowers their violation. "
+            "Check that they can be met together, loosen them, or start elsewhere."
+        ),
+    )
     OVERFITTED = 13, "The validation loss has not fallen for as many validations as `patience` allows."
 
     @property

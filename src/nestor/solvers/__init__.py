@@ -1,11 +1,15 @@
 """The front functions that solve, one driver, and one file a method."""
 
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
+    Constrained,
     FixedPointFinding,
     Info,
     LeastSquares,
     Minimization,
+    Point,
     Problem,
     RootFinding,
     Solver,
@@ -32,15 +36,20 @@ from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
+from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
 
 __all__ = [
     "BFGS",
     "LBFGS",
+    "SQP",
     "AdaGradStep",
     "Anderson",
+    "AugmentedLagrangian",
     "Backtracking",
     "Broyden",
+    "Constrained",
+    "Constraint",
     "Dogleg",
     "FixedPointFinding",
     "FixedStep",
@@ -58,6 +67,7 @@ __all__ = [
     "NonlinearCG",
     "Optax",
     "Picard",
+    "Point",
     "Problem",
     "RMSPropStep",
     "Rate",

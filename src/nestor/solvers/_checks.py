@@ -105,6 +105,8 @@ _OTHER_NAMES = {  # what scipy and others call them
     "CG": "NonlinearCG",
     "gd": "GradientDescent",
     "L-BFGS-B": "LBFGS",
+    "SLSQP": "SQP",
+    "trust-constr": "SQP",
     "trust-exact": "Newton",
     "trust-ncg": "NewtonCG",
     "lm": "LevenbergMarquardt",
@@ -132,6 +134,8 @@ def check_solver(where: str, solver: Any, wanted: Any, defaults: dict[str, str],
     if not issubclass(wanted, solver.solves):
         problem = getattr(solver.solves, "kind", "other")
         instead = f", or call nestor.{_CALLS[problem]}" if problem in _CALLS else ""
+        if problem == "constrained minimization":
+            instead = ", or pass constraints="
         raise BadArgument(
             where,
             "solver",

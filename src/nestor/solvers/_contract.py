@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -132,6 +133,34 @@ class Constrained(Problem):
     """
 
     kind: ClassVar[str] = "constrained minimization"
+
+    def lagrangian(self, point: Point) -> jax.Array:
+        """f + equal . h - inequal . g at a point."""
+        value, h, g = self.fun(point.x)
+        product = functools.partial(jnp.vdot, precision="highest")
+        return value.astype(h.dtype) + product(point.equal, h) - product(point.inequal, g)
+
+    def all_derivatives(self, point: Point) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+        """(f, h, g); their dense Jacobian, shape (1 + k + m, n); the Hessian of the Lagrangian, shape (n, n)."""
+
+        def transform(fun: Callable[[Tree], Any]) -> Callable[[Point], Any]:
+            def at(point: Point) -> Any:
+                vector, back = trees.ravel(point.x)
+                weights = (jnp.ones((), vector.dtype), point.equal, -point.inequal)
+
+                def first(v: jax.Array) -> tuple[jax.Array, Any]:
+                    (value, h, g), pull = jax.vjp(lambda w: fun(back(w)), v)
+                    return pull((weights[0].astype(value.dtype), *weights[1:]))[0], (value, h, g)
+
+                (_, values), push = jax.linearize(first, vector)
+                hessian, (grad, *rows) = jax.vmap(push)(jnp.eye(vector.size, dtype=vector.dtype))
+                jacobian = jnp.concatenate([grad[None, :], rows[0].T, rows[1].T]).astype(vector.dtype)
+                return values, jacobian, (hessian + hessian.T) / 2
+
+            return at
+
+        (value, h, g), jacobian, hessian = self.evaluate(transform, point)
+        return (value.astype(h.dtype), h, g), jacobian, hessian
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Kind(NamedTuple):
         value: (problem, x) -> the objective, as the envelope theorem wants it; None where there is none.
         symmetric, positive: facts about the derivative of that residual at a solution.
         by_value: whether the best point seen is the one of least value; else it is that of least optimality.
+        report: (problem, x) -> what `Solution.kkt` is made from; None where there is none.
     """
 
     problem: type[Problem]
@@ -37,6 +38,7 @@ class Kind(NamedTuple):
     symmetric: bool
     positive: bool
     by_value: bool = True
+    report: Callable[[Any, Tree], Tree] | None = None
 
 
 class Inputs(NamedTuple):
@@ -90,6 +92,7 @@ class Record(NamedTuple):
     accepted: jax.Array
     optimality: jax.Array
     history: History | None
+    kkt: Tree = None
 
 
 @functools.lru_cache(maxsize=512)
@@ -164,6 +167,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             accepted=carry.accepted,
             optimality=carry.best.optimality,
             history=_made(seen, carry.turns) if isinstance(seen, History) else None,
+            kkt=plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x),
         )
         return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
 

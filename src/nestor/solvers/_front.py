@@ -15,19 +15,30 @@ from nestor import trees
 from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program, Watcher, register, registered
-from nestor.solution import Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _reports
+from nestor.solution import KKT, Solution, Stats, Status
+from nestor.solvers import _checks, _drive, _kkt, _reports
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
-from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
+from nestor.solvers._constraints import Rows, trace_constrained
+from nestor.solvers._contract import (
+    Constrained,
+    FixedPointFinding,
+    LeastSquares,
+    Minimization,
+    Point,
+    RootFinding,
+)
 from nestor.solvers._fixed_points import Anderson
 from nestor.solvers._optax import as_solver
 from nestor.solvers._roots import NewtonRoot
+from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import LevenbergMarquardt
 
 Tree = Any
 
 _DENSE_UP_TO = 100
+_CONSTRAINED_UP_TO = 300  # variables and constraints together
 
 
 def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
@@ -48,6 +59,15 @@ MINIMIZATION = _drive.Kind(
     Minimization, *_of_minimum(lambda problem, x: problem.fun(x)), symmetric=True, positive=True
 )
 SQUARES = _drive.Kind(LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True)
+CONSTRAINED = _drive.Kind(
+    Constrained,
+    _kkt.condition,
+    _kkt.value,
+    symmetric=True,
+    positive=False,
+    by_value=False,
+    report=_kkt.report,
+)
 ROOT = _drive.Kind(RootFinding, lambda problem, x: problem.fun(x), None, symmetric=False, positive=False)
 FIXED_POINT = _drive.Kind(
     FixedPointFinding,
@@ -64,6 +84,7 @@ _MINIMIZERS = dict.fromkeys(
     ],
     "minimize",
 )
+_CONSTRAINED = dict.fromkeys(["SQP", "AugmentedLagrangian"], "minimize")
 _ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
 _FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
 _SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
@@ -88,6 +109,8 @@ class _Options:
     progress: bool = False
     raise_on_failure: bool = True
     bounds: Any = None
+    constraints: Any = None
+    rows: Rows | None = None
 
 
 def minimize(
@@ -95,6 +118,7 @@ def minimize(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -148,7 +172,10 @@ def minimize(
     options = _Options(
         "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure, bounds
     )
-    return _run(*_prepare_minimization(fun, x0, options), options)
+    plan, inputs, rows = _prepare_minimization(
+        fun, x0, dataclasses.replace(options, constraints=constraints)
+    )
+    return _run(plan, inputs, dataclasses.replace(options, rows=rows))
 
 
 def argmin(
@@ -156,6 +183,7 @@ def argmin(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -186,11 +214,12 @@ def argmin(
     """
     where = "argmin"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    plan, inputs, _ = _prepare_minimization(
+        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints)
     )
     answer = _drive.solution_map(plan)(inputs)
-    return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
+    x = answer.x.x if isinstance(answer.x, Point) else answer.x
+    return _apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
 
 def minimum(
@@ -198,6 +227,7 @@ def minimum(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -227,8 +257,8 @@ def minimum(
     """
     where = "minimum"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    plan, inputs, _ = _prepare_minimization(
+        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints)
     )
     value, record = _drive.value_map(plan)(inputs)
     return _apply_policy(where, plan, None, value, record, value, on_failure)
@@ -355,11 +385,15 @@ def least_squares(
     return _solve_vector(SQUARES, _SQUARES, _checks.check_residuals, fun, x0, options)
 
 
-def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.Plan, _drive.Inputs]:
+def _prepare_minimization(
+    fun: Any, x0: Any, options: _Options
+) -> tuple[_drive.Plan, _drive.Inputs, Rows | None]:
     where, solver = options.where, options.solver
     _checks.check_function(where, "fun", fun)
     start = _checks.check_start(where, "x0", x0)
     box = check_bounds(where, options.bounds, start)
+    if options.constraints is not None:
+        return _prepare_constrained(fun, start, box, options)
     if solver is None:
         solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
     solver = as_solver(where, solver, start)
@@ -370,7 +404,27 @@ def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     _checks.check_scalar(where, "fun", shape)
     options = dataclasses.replace(options, solver=solver)
-    return _plan(MINIMIZATION, program, captured, start, options, box)
+    return *_plan(MINIMIZATION, program, captured, start, options, box), None
+
+
+def _prepare_constrained(
+    fun: Any, start: Tree, box: Box | None, options: _Options
+) -> tuple[_drive.Plan, _drive.Inputs, Rows]:
+    where, solver = options.where, options.solver
+    if solver is not None:
+        solver = as_solver(where, solver, start)
+        _checks.check_solver(where, solver, Constrained, _CONSTRAINED, Constrained.kind)
+    start = clip(start, box)
+    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
+    _checks.check_scalar(where, "fun", shape)
+    joint, everything, rows = trace_constrained(where, program, captured, options.constraints, start)
+    equal, inequal = (jnp.zeros((rows.count(*sides),), rows.dtype) for sides in (("equal",), ("lower", "upper")))
+    if solver is None:
+        size = trees.size(start) + equal.size + inequal.size
+        solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
+    options = dataclasses.replace(options, solver=solver)
+    point = Point(start, equal, inequal)
+    return *_plan(CONSTRAINED, joint, everything, point, options, box), rows
 
 
 def _solve_vector(
@@ -443,8 +497,20 @@ def _traced(tree: Tree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _solution(plan: _drive.Plan, answer: Any) -> Solution:
-    record = answer.record
+def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
+    record, x, kkt = answer.record, answer.x, None
+    if rows is not None:
+        found: _kkt.Report = record.kkt
+        kkt = KKT(
+            found.residuals.stationarity,
+            found.residuals.feasibility,
+            found.residuals.complementarity,
+            found.lower,
+            found.upper,
+            rows.multipliers(x.equal, x.inequal),
+            found.weakly_active,
+        )
+        x = x.x
     tol = jnp.asarray(plan.tol, answer.value.dtype)
     stats = Stats(
         steps=jnp.maximum(record.turns - 1, 0),
@@ -453,11 +519,11 @@ def _solution(plan: _drive.Plan, answer: Any) -> Solution:
         optimality=record.optimality,
         tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
     )
-    return Solution(answer.x, answer.value, record.code, stats, record.history)
+    return Solution(x, answer.value, record.code, stats, record.history, kkt)
 
 
 def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
-    solution = _solution(plan, answer)
+    solution = _solution(plan, answer, options.rows)
     if isinstance(solution.code, jax.core.Tracer):
         return solution
     if solution.history is not None:

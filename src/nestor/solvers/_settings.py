@@ -14,7 +14,9 @@ import jax
 from nestor import linear, settings
 from nestor.adjoints import SETTINGS, Implicit
 from nestor.settings import Setting, choice, count, number, optional, plain_number
+from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._contract import Minimization
 from nestor.solvers._fixed_points import Anderson, Picard
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
@@ -23,6 +25,7 @@ from nestor.solvers._nonlinear_cg import Direction, NonlinearCG
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, StrongWolfe
+from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, LevenbergMarquardt
 
 
@@ -49,6 +52,12 @@ _SEARCH = Setting(
     lambda value, _: not isinstance(value, type) and (hasattr(value, "advance") or isinstance(value, Rate)),
     "a search, Backtracking() or StrongWolfe(), or a step such as FixedStep(length)",
     "nestor.StrongWolfe()",
+)
+
+_INNER = Setting(
+    lambda value, _: getattr(value, "solves", None) is Minimization and not isinstance(value, type),
+    "a solver that minimizes and keeps bounds",
+    "nestor.LBFGS()",
 )
 
 _LINEAR = SETTINGS[Implicit]["linear_solver"]
@@ -79,6 +88,8 @@ TABLE: Mapping[type, dict[str, Setting]] = {
     LineSearchNewton: {"search": _SEARCH},
     LineSearchNewtonCG: {"search": _SEARCH, "max_products": optional(count(20))},
     NewtonCG: {"radius": optional(_POSITIVE), "max_products": optional(count(100))},
+    AugmentedLagrangian: {"inner": _INNER},
+    SQP: {"radius": optional(_POSITIVE)},
     # roots, fixed points, least squares
     NewtonRoot: {"linear_solver": optional(_LINEAR)},
     Broyden: {"jacobian": choice("exact", "identity"), "max_tries": count(30)},
