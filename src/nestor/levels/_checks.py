@@ -13,15 +13,14 @@ from nestor.errors import BadArgument
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelPlan
 from nestor.programs import shape_text
+from nestor.settings import check_setting, count, optional
 
 
 def check_fields(where: str, level: Level, top: bool) -> None:
     """What can be said of the fields by themselves; `top` of the highest level."""
     for field in ("batch_size", "steps", "accumulate"):
-        value = getattr(level, field)
-        fine = type(value) is int and value >= 1
-        if not (fine or (field == "batch_size" and value is None)):
-            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
+        setting = optional(count(10)) if field == "batch_size" else count(10)
+        check_setting(where, field, getattr(level, field), setting)
     if top and level.steps != 1:
         raise BadArgument(
             where,

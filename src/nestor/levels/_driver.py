@@ -30,6 +30,7 @@ from nestor.levels._run import (
     compiled_beginning,
     compiled_whole,
 )
+from nestor.settings import as_count, as_optional_count
 from nestor.solution import Status
 from nestor.training import load_state, save_state, signature
 
@@ -151,7 +152,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
 def _planned(
     where: str, prepared: Prepared, whole: Prepared | None, steps: Any, start: Any, settings: Settings
 ) -> tuple[RunPlan, RunInputs]:
-    steps = _count(where, "steps", steps)
+    steps = as_count(where, "steps", steps)
     if settings.method is None:
         check_moves(prepared.plan)
     graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
@@ -170,7 +171,7 @@ def _planned(
             do="pass validation=... as well",
         )
     hundredth = max(1, math.ceil(steps / 100))
-    every = _optional_count(where, "report_every", settings.report_every)
+    every = as_optional_count(where, "report_every", settings.report_every)
     method, arrays = None, []
     if settings.method is not None:
         _methods.check(where, settings.method, prepared.plan)
@@ -181,24 +182,14 @@ def _planned(
         whole=None if whole is None else whole.plan,
         steps=steps,
         validation=program,
-        every=_optional_count(where, "validate_every", settings.validate_every) or hundredth,
-        patience=_optional_count(where, "patience", settings.patience),
+        every=as_optional_count(where, "validate_every", settings.validate_every) or hundredth,
+        patience=as_optional_count(where, "patience", settings.patience),
         reports=every or hundredth,
     )
     inputs = RunInputs(prepared.inputs, states, arrays, () if whole is None else whole.inputs, captured)
     if graph.mesh is not None:  # everything is on all devices, wherever it was
         inputs = jax.device_put(inputs, jax.sharding.NamedSharding(graph.mesh, jax.sharding.PartitionSpec()))
     return plan, inputs
-
-
-def _count(where: str, name: str, value: Any) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1:
-        return int(value)
-    raise BadArgument(where, name, got=value, want="a Python integer >= 1", do=f"write {name}=100")
-
-
-def _optional_count(where: str, name: str, value: Any) -> int | None:
-    return None if value is None else _count(where, name, value)
 
 
 def _check_watchers(where: str, settings: Settings) -> None:
@@ -333,7 +324,7 @@ class _Saved:
         self.every = plan.steps
         if self.path is None:
             return
-        self.every = _optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
+        self.every = as_optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
             1, plan.steps // 10
         )
         begin, stretch = compiled(plan._replace(reports=1))  # who looks on changes nothing

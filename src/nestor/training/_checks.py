@@ -17,6 +17,7 @@ import numpy as np
 from nestor import trees
 from nestor.errors import BadArgument
 from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.settings import as_optional_count
 from nestor.training._batches import Batches
 from nestor.training._optimizers import Optimizer
 from nestor.training._run import Inputs, Plan
@@ -78,7 +79,7 @@ def prepare(
     reversible = isinstance(optimizer, Optimizer) and not any(
         isinstance(part, Tuned) for part in optimizer.schedules.values()
     )
-    every = _count(where, "validate_every", settings.validate_every)
+    every = as_optional_count(where, "validate_every", settings.validate_every)
     plan = Plan(
         loss=program,
         optimizer=rest,
@@ -90,7 +91,7 @@ def prepare(
         validation=validation,
         every=every or max(batches.per_epoch if rows else 1, math.ceil(steps / 100)),
         patience=_needs_validation(where, "patience", settings.patience, settings.validation),
-        stagnation=_count(where, "stagnation", settings.stagnation),
+        stagnation=as_optional_count(where, "stagnation", settings.stagnation),
         reports=_reports(where, settings, steps),
     )
     inputs = Inputs(
@@ -193,7 +194,7 @@ def prepare_data(where: str, name: str, data: Any) -> tuple[int, Program | None,
 
 
 def _batches(where: str, settings: Settings, rows: int, source: Program | None) -> Batches:
-    size = _count(where, "batch_size", settings.batch_size)
+    size = as_optional_count(where, "batch_size", settings.batch_size)
     if size is not None and not rows:
         raise BadArgument(
             where,
@@ -214,7 +215,10 @@ def _batches(where: str, settings: Settings, rows: int, source: Program | None) 
 
 
 def _steps(where: str, settings: Settings, batches: Batches) -> int:
-    steps, epochs = _count(where, "steps", settings.steps), _count(where, "epochs", settings.epochs)
+    steps, epochs = (
+        as_optional_count(where, "steps", settings.steps),
+        as_optional_count(where, "epochs", settings.epochs),
+    )
     if (steps is None) == (epochs is None):
         raise BadArgument(
             where,
@@ -230,14 +234,8 @@ def _steps(where: str, settings: Settings, batches: Batches) -> int:
     return steps if steps is not None else epochs * batches.per_epoch  # type: ignore[operator]
 
 
-def _count(where: str, name: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
-        return None if value is None else int(value)
-    raise BadArgument(where, name, got=value, want="a Python integer >= 1, or None", do=f"write {name}=100")
-
-
 def _needs_validation(where: str, name: str, value: Any, validation: Any) -> int | None:
-    value = _count(where, name, value)
+    value = as_optional_count(where, name, value)
     if value is not None and validation is None:
         raise BadArgument(
             where, name, got=value, want="None where nothing validates", do="pass validation=... as well"
@@ -376,7 +374,7 @@ def _clip(where: str, clip: Any, trained: Tree) -> jax.Array:
 
 
 def _reports(where: str, settings: Settings, steps: int) -> int:
-    every = _count(where, "report_every", settings.report_every)
+    every = as_optional_count(where, "report_every", settings.report_every)
     if settings.callback is not None and not callable(settings.callback):
         raise BadArgument(
             where, "callback", got=settings.callback, want="a function of one report", do="pass a function"
