@@ -13,8 +13,8 @@ from nestor import trees
 from nestor.settings import check_setting, count, plain_number
 
 Tree = Any
-# (x, given, whether the levels below move) -> (loss, states of the levels below)
-Value = Callable[[Tree, Any, bool], tuple[jax.Array, Any]]
+# (x, given) -> (loss, states of the levels below, which have moved on)
+Value = Callable[[Tree, Any], tuple[jax.Array, Any]]
 _WIDTH = plain_number(lambda v: v > 0, "number > 0", "0.1")
 
 
@@ -48,11 +48,11 @@ class Smoothed:
         """The loss at x, the states of the levels below after it, and the gradient."""
         flat, back = trees.ravel(x)
         noise = jax.random.normal(key, (self.pairs, flat.size), flat.dtype)
-        loss, lower = value(x, given, True)
+        loss, lower = value(x, given)
 
         def difference(e: jax.Array) -> jax.Array:
-            ahead = value(back(flat + self.sigma * e), given, True)[0]
-            behind = value(back(flat - self.sigma * e), given, True)[0]
+            ahead = value(back(flat + self.sigma * e), given)[0]
+            behind = value(back(flat - self.sigma * e), given)[0]
             return (ahead - behind) / (2 * self.sigma)
 
         slopes = jax.vmap(difference)(noise).astype(flat.dtype)
@@ -95,7 +95,7 @@ class Reinforce:
         """The mean loss, the states of the levels below after the first draw, and the gradient."""
         draws = jax.vmap(lambda k: self.sample(x, k))(jax.random.split(key, self.samples))
         draws = trees.stop_gradient(draws)
-        losses, lower = jax.vmap(lambda a: value(a, given, True))(draws)
+        losses, lower = jax.vmap(lambda a: value(a, given))(draws)
         others = (jnp.sum(losses) - losses) / (self.samples - 1)
         weights = losses - others
 
