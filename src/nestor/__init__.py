@@ -65,7 +65,7 @@ from nestor.solvers import (
 )
 
 if typing.TYPE_CHECKING:
-    from nestor import levels
+    from nestor import levels, torch
     from nestor.levels import Graph, Level
     from nestor.training import (
         Cost,
@@ -174,12 +174,14 @@ __all__ = [
     "rmsprop",
     "schedules",
     "sgd",
+    "torch",
     "train",
     "tuned",
 ]
 
 _LATER = {  # rooms that are imported when they are first asked for
     "levels": ("Graph", "Level"),
+    "torch": (),
     "training": (
         "Cost",
         "CostTable",
