@@ -66,6 +66,10 @@ class Free:
         """x."""
         return x
 
+    def project(self, x: Tree) -> Tree:
+        """x: as a set this is the whole space."""
+        return x
+
 
 @trees.record
 class Separate:
@@ -98,9 +102,9 @@ class Separate:
         return join([term.prox(part, step) for term, part in parts])
 
     def project(self, x: Tree) -> Tree:
-        """Each branch on its own set; there must be no penalties among the terms."""
+        """Each branch on its own set; None stands for all of the space, a penalty is not allowed."""
         parts, join = self.parts(x)
-        return join([part if isinstance(term, Free) else term.project(part) for term, part in parts])
+        return join([term.project(part) for term, part in parts])
 
     def lowest(self, slope: Tree) -> Tree:
         """The point of the sets where <slope, .> is least."""

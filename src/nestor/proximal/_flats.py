@@ -174,9 +174,7 @@ def _on_section(
     return jnp.where(free, v - t * normal, fixed)
 
 
-def _between(
-    v: jax.Array, low: jax.Array, high: jax.Array, normal: jax.Array, total: jax.Array
-) -> jax.Array:
+def _between(v: jax.Array, low: jax.Array, high: jax.Array, normal: jax.Array, total: jax.Array) -> jax.Array:
     """A t in the middle of that piece of t -> <normal, clip(v - t normal)> where it passes `total`."""
     some = normal != 0
     over = jnp.where(some, normal, 1)

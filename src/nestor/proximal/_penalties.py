@@ -238,7 +238,9 @@ class Logarithm:
 
         def root(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
             wide = jnp.sqrt(v**2 + 4 * t * s)
-            away = jnp.where(v >= 0, v, -v) + wide  # without the cancellation of v + wide at a large negative v
+            away = (
+                jnp.where(v >= 0, v, -v) + wide
+            )  # without the cancellation of v + wide at a large negative v
             return jnp.where(v >= 0, away / 2, 2 * t * s / away)
 
         return _entrywise(x, step, root, spread("Logarithm", "strength", self.strength, x))

@@ -72,9 +72,7 @@ class Simplex(Set):
 
     def project_kl(self, logarithm: Tree) -> Tree:
         """The nearest point to exp(logarithm) in relative entropy: total softmax(logarithm)."""
-        return along(
-            lambda v: scalar(self.total, v.dtype) * jax.nn.softmax(v, axis=-1), logarithm, self.axis
-        )
+        return along(lambda v: scalar(self.total, v.dtype) * jax.nn.softmax(v, axis=-1), logarithm, self.axis)
 
 
 @trees.record

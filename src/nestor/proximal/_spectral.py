@@ -33,7 +33,9 @@ def _shrink_singular_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) ->
     s_row, s_column = s[..., :, None], s[..., None, :]
     h_row, h_column = h[..., :, None], h[..., None, :]
     gap = s_row - s_column
-    apart = slope[..., :, None] != slope[..., None, :]  # on one side of the threshold the difference is the slope
+    apart = (
+        slope[..., :, None] != slope[..., None, :]
+    )  # on one side of the threshold the difference is the slope
     difference = jnp.where(
         apart,
         (h_row - h_column) / jnp.where(apart, gap, 1),
@@ -86,7 +88,8 @@ class NuclearNorm:
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The singular values, shrunk."""
         return jax.tree.map(
-            lambda leaf: _shrink_singular(leaf, scalar(step, leaf.dtype) * scalar(self.strength, leaf.dtype)), x
+            lambda leaf: _shrink_singular(leaf, scalar(step, leaf.dtype) * scalar(self.strength, leaf.dtype)),
+            x,
         )
 
 

@@ -1,7 +1,9 @@
 """The front functions that solve, one driver, and one file a method."""
 
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._block_descent import BlockCoordinateDescent
 from nestor.solvers._contract import (
+    Composite,
     FixedPointFinding,
     Info,
     LeastSquares,
@@ -15,6 +17,7 @@ from nestor.solvers._contract import (
     no_info,
 )
 from nestor.solvers._fixed_points import Anderson, Picard
+from nestor.solvers._frank_wolfe import FrankWolfe
 from nestor.solvers._front import (
     argmin,
     find_root,
@@ -25,9 +28,11 @@ from nestor.solvers._front import (
 )
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
+from nestor.solvers._mirror_descent import Entropy, MirrorDescent
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
@@ -40,10 +45,14 @@ __all__ = [
     "AdaGradStep",
     "Anderson",
     "Backtracking",
+    "BlockCoordinateDescent",
     "Broyden",
+    "Composite",
     "Dogleg",
+    "Entropy",
     "FixedPointFinding",
     "FixedStep",
+    "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
     "Info",
@@ -52,6 +61,7 @@ __all__ = [
     "LineSearchNewton",
     "LineSearchNewtonCG",
     "Minimization",
+    "MirrorDescent",
     "Newton",
     "NewtonCG",
     "NewtonRoot",
@@ -59,6 +69,8 @@ __all__ = [
     "Optax",
     "Picard",
     "Problem",
+    "ProjectedGradient",
+    "ProximalGradient",
     "RMSPropStep",
     "Rate",
     "Report",
