@@ -2,8 +2,10 @@
 
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._block_descent import BlockCoordinateDescent
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
+    Composite,
     Constrained,
     FixedPointFinding,
     Info,
@@ -19,6 +21,7 @@ from nestor.solvers._contract import (
     no_info,
 )
 from nestor.solvers._fixed_points import Anderson, Picard
+from nestor.solvers._frank_wolfe import FrankWolfe
 from nestor.solvers._front import (
     argmin,
     find_root,
@@ -29,9 +32,11 @@ from nestor.solvers._front import (
 )
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
+from nestor.solvers._mirror_descent import Entropy, MirrorDescent
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
@@ -47,12 +52,16 @@ __all__ = [
     "Anderson",
     "AugmentedLagrangian",
     "Backtracking",
+    "BlockCoordinateDescent",
     "Broyden",
+    "Composite",
     "Constrained",
     "Constraint",
     "Dogleg",
+    "Entropy",
     "FixedPointFinding",
     "FixedStep",
+    "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
     "Info",
@@ -61,6 +70,7 @@ __all__ = [
     "LineSearchNewton",
     "LineSearchNewtonCG",
     "Minimization",
+    "MirrorDescent",
     "Newton",
     "NewtonCG",
     "NewtonRoot",
@@ -69,6 +79,8 @@ __all__ = [
     "Picard",
     "Point",
     "Problem",
+    "ProjectedGradient",
+    "ProximalGradient",
     "RMSPropStep",
     "Rate",
     "Report",

@@ -18,6 +18,7 @@ from nestor.errors import BadArgument
 from nestor.programs import is_one_array, shape_text, signature_that_refuses
 from nestor.programs import trace_function as trace_function
 from nestor.settings import nearest, shown
+from nestor.solvers._contract import Composite
 from nestor.solvers._rates import Rate
 from nestor.solvers._settings import check_settings
 
@@ -131,7 +132,10 @@ def check_solver(where: str, solver: Any, wanted: Any, defaults: dict[str, str],
     if not is_solver or isinstance(solver, type) or not isinstance(solver.solves, type):
         got, remedy = _not_a_solver(solver, defaults, kind)
         raise BadArgument(where, "solver", got=got, want="a solver object", do=remedy)
-    if not issubclass(wanted, solver.solves):
+    fits = issubclass(wanted, solver.solves) and issubclass(wanted, Composite) == issubclass(
+        solver.solves, Composite
+    )
+    if not fits:
         problem = getattr(solver.solves, "kind", "other")
         instead = f", or call nestor.{_CALLS[problem]}" if problem in _CALLS else ""
         if problem == "constrained minimization":

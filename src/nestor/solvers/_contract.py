@@ -110,6 +110,24 @@ class Minimization(Problem):
         return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Composite(Minimization):
+    """Find x that minimizes fun(x) + g(x), with fun smooth and g known by its proximal operator.
+
+    A solution is x = prox(x - grad fun(x)), the fixed point of a step of length one.
+
+    Attributes:
+        term: g, a penalty or a set of `nestor.proximal`.
+    """
+
+    term: Any = None
+    kind: ClassVar[str] = "composite minimization"
+
+    def residual(self, x: Tree, grad: Tree) -> Tree:
+        """x - prox(x - grad): what vanishes at a solution."""
+        return trees.subtract(x, self.term.prox(trees.subtract(x, grad)))
+
+
 class Point(NamedTuple):
     """Where a solver for constrained problems stands: the unknowns and the multipliers.
 
@@ -140,7 +158,9 @@ class Constrained(Problem):
         product = functools.partial(jnp.vdot, precision="highest")
         return value.astype(h.dtype) + product(point.equal, h) - product(point.inequal, g)
 
-    def all_derivatives(self, point: Point) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+    def all_derivatives(
+        self, point: Point
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
         """(f, h, g); their dense Jacobian, shape (1 + k + m, n); the Hessian of the Lagrangian, shape (n, n)."""
 
         def transform(fun: Callable[[Tree], Any]) -> Callable[[Point], Any]:
@@ -235,7 +255,7 @@ def judge(problem: Problem, info: Info) -> jax.Array:
     """The status that a point deserves by its info alone: converged, not finite, unbounded, or running."""
     eps = float(jnp.finfo(info.value.dtype).eps)
     finite = jnp.isfinite(info.value) & jnp.isfinite(info.optimality)
-    bottomless = (info.value < -(eps**-1.5)) & (problem.kind == Minimization.kind)
+    bottomless = (info.value < -(eps**-1.5)) & isinstance(problem, Minimization)
     return jnp.where(
         bottomless,
         code(Status.UNBOUNDED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -41,6 +42,25 @@ class Kind(NamedTuple):
     report: Callable[[Any, Tree], Tree] | None = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """Something that a problem has beside its function, parted: its arrays are inputs, its rest is structure."""
+
+    arrays: list[Any]
+    rest: Hashable = dataclasses.field(metadata={"static": True})
+
+    @property
+    def whole(self) -> Any:
+        """The thing itself."""
+        return trees.join(self.arrays, self.rest)
+
+
+def beside(*things: Any) -> tuple[Beside, ...]:
+    """Things as inputs of a solve; see `trees.split`."""
+    return tuple(Beside(*trees.split(thing)) for thing in things)
+
+
 class Inputs(NamedTuple):
     """Everything that a compiled solve depends on besides its structure.
 
@@ -50,6 +70,7 @@ class Inputs(NamedTuple):
         solver: the arrays among the solver's settings.
         watcher: the number of the callback's registration (an int32 scalar).
         box: the bounds, or None.
+        beside: what else the class of the problem holds, in the order of its fields: a penalty, a loss.
     """
 
     captured: list[Any]
@@ -57,6 +78,7 @@ class Inputs(NamedTuple):
     solver: list[Any]
     watcher: jax.Array
     box: Box | None = None
+    beside: tuple[Beside, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -113,7 +135,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
-        return solver, plan.kind.problem(fun, plan.tol, inputs.box)
+        return solver, plan.kind.problem(fun, plan.tol, inputs.box, *(thing.whole for thing in inputs.beside))
 
     def start(inputs: Inputs) -> Carry:
         solver, problem = bind(inputs)

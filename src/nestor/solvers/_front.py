@@ -16,12 +16,13 @@ from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _kkt, _reports
+from nestor.solvers import _checks, _drive, _kkt, _reports, _terms
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
 from nestor.solvers._constraints import Rows, trace_constrained
 from nestor.solvers._contract import (
+    Composite,
     Constrained,
     FixedPointFinding,
     LeastSquares,
@@ -31,6 +32,7 @@ from nestor.solvers._contract import (
 )
 from nestor.solvers._fixed_points import Anderson
 from nestor.solvers._optax import as_solver
+from nestor.solvers._proximal_gradient import ProximalGradient
 from nestor.solvers._roots import NewtonRoot
 from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import LevenbergMarquardt
@@ -55,6 +57,13 @@ def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
     return residual, lambda problem, x: of(problem, pinned(x, problem.box))
 
 
+def _value_of_image(problem: Composite, x: Tree) -> jax.Array:
+    """fun + g at prox(x - grad), which is x; it moves with what a set or a penalty depends on."""
+    image = problem.term.prox(trees.subtract(x, jax.grad(problem.fun)(x)))
+    value = problem.fun(image)
+    return value + problem.term.value(image).astype(value.dtype)
+
+
 MINIMIZATION = _drive.Kind(
     Minimization, *_of_minimum(lambda problem, x: problem.fun(x)), symmetric=True, positive=True
 )
@@ -67,6 +76,14 @@ CONSTRAINED = _drive.Kind(
     positive=False,
     by_value=False,
     report=_kkt.report,
+)
+COMPOSITE = _drive.Kind(
+    Composite,
+    lambda problem, x: problem.residual(x, jax.grad(problem.fun)(x)),
+    _value_of_image,
+    symmetric=False,
+    positive=False,
+    by_value=False,
 )
 ROOT = _drive.Kind(RootFinding, lambda problem, x: problem.fun(x), None, symmetric=False, positive=False)
 FIXED_POINT = _drive.Kind(
@@ -85,6 +102,10 @@ _MINIMIZERS = dict.fromkeys(
     "minimize",
 )
 _CONSTRAINED = dict.fromkeys(["SQP", "AugmentedLagrangian"], "minimize")
+_COMPOSITES = dict.fromkeys(
+    ["ProximalGradient", "ProjectedGradient", "MirrorDescent", "FrankWolfe", "BlockCoordinateDescent"],
+    "minimize",
+)
 _ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
 _FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
 _SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
@@ -110,6 +131,7 @@ class _Options:
     raise_on_failure: bool = True
     bounds: Any = None
     constraints: Any = None
+    prox: Any = None
     rows: Rows | None = None
 
 
@@ -119,6 +141,7 @@ def minimize(
     *,
     bounds: Any = None,
     constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -137,9 +160,13 @@ def minimize(
         bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
             rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
+        prox: None, or g, so that fun + g is minimized: a penalty or a set of `nestor.proximal`, such as
+            ``Lasso(0.1)`` or ``Simplex()``, or a tree of them (a prefix of `x0`, None for no penalty). The
+            solution is differentiable in their settings; an entry on the edge of two cases counts to one.
         solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above, and with bounds),
             `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
-            `LineSearchNewtonCG()`, or any optax transformation.
+            `LineSearchNewtonCG()`, or any optax transformation. With a prox `ProximalGradient()` (the default),
+            `ProjectedGradient()`, `MirrorDescent()`, `FrankWolfe()` or `BlockCoordinateDescent()`.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
@@ -170,11 +197,20 @@ def minimize(
     ([3.0, 3.0], 'CONVERGED')
     """
     options = _Options(
-        "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure, bounds
+        "minimize",
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        history,
+        callback,
+        progress,
+        raise_on_failure,
+        bounds,
+        constraints,
+        prox,
     )
-    plan, inputs, rows = _prepare_minimization(
-        fun, x0, dataclasses.replace(options, constraints=constraints)
-    )
+    plan, inputs, rows = _prepare_minimization(fun, x0, options)
     return _run(plan, inputs, dataclasses.replace(options, rows=rows))
 
 
@@ -184,6 +220,7 @@ def argmin(
     *,
     bounds: Any = None,
     constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -193,7 +230,7 @@ def argmin(
     """The minimizer of a scalar function, as a function of everything that `fun` closes over.
 
     Args:
-        fun, x0, bounds, solver, adjoint, tol, max_steps: as in `minimize`.
+        fun, x0, bounds, constraints, prox, solver, adjoint, tol, max_steps: as in `minimize`.
         on_failure: what happens without convergence: "raise" (`SolveFailed`; inside a trace a runtime error,
             which needs the package equinox), "nan" (x is NaN, and so are its derivatives), "keep" (the best
             point seen, as it is). None is "raise" where the status is known at once (plain calls, plain
@@ -215,7 +252,9 @@ def argmin(
     where = "argmin"
     _checks.check_policy(where, on_failure)
     plan, inputs, _ = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints)
+        fun,
+        x0,
+        _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     answer = _drive.solution_map(plan)(inputs)
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
@@ -228,6 +267,7 @@ def minimum(
     *,
     bounds: Any = None,
     constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -240,7 +280,7 @@ def minimum(
     are exact, through `adjoint`.
 
     Args:
-        fun, x0, bounds, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
+        fun, x0, bounds, prox, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
 
     Returns:
         The value, a scalar.
@@ -258,7 +298,9 @@ def minimum(
     where = "minimum"
     _checks.check_policy(where, on_failure)
     plan, inputs, _ = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints)
+        fun,
+        x0,
+        _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     value, record = _drive.value_map(plan)(inputs)
     return _apply_policy(where, plan, None, value, record, value, on_failure)
@@ -393,7 +435,11 @@ def _prepare_minimization(
     start = _checks.check_start(where, "x0", x0)
     box = check_bounds(where, options.bounds, start)
     if options.constraints is not None:
+        _terms.check_alone(where, options.prox)
         return _prepare_constrained(fun, start, box, options)
+    term = _terms.pose(where, options.prox, box, start, solver)
+    if term is not None:
+        return *_prepare_composite(fun, start, term, options), None
     if solver is None:
         solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
     solver = as_solver(where, solver, start)
@@ -418,13 +464,29 @@ def _prepare_constrained(
     program, captured, shape = _checks.trace_function(where, "fun", fun, start)
     _checks.check_scalar(where, "fun", shape)
     joint, everything, rows = trace_constrained(where, program, captured, options.constraints, start)
-    equal, inequal = (jnp.zeros((rows.count(*sides),), rows.dtype) for sides in (("equal",), ("lower", "upper")))
+    equal, inequal = (
+        jnp.zeros((rows.count(*sides),), rows.dtype) for sides in (("equal",), ("lower", "upper"))
+    )
     if solver is None:
         size = trees.size(start) + equal.size + inequal.size
         solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
     options = dataclasses.replace(options, solver=solver)
     point = Point(start, equal, inequal)
     return *_plan(CONSTRAINED, joint, everything, point, options, box), rows
+
+
+def _prepare_composite(
+    fun: Any, start: Tree, term: Any, options: _Options
+) -> tuple[_drive.Plan, _drive.Inputs]:
+    where = options.where
+    solver = ProximalGradient() if options.solver is None else options.solver
+    _checks.check_solver(where, solver, Composite, _COMPOSITES, Composite.kind)
+    _terms.check_suits(where, solver, term)
+    start = _terms.into(term, start)
+    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
+    _checks.check_scalar(where, "fun", shape)
+    options = dataclasses.replace(options, solver=solver)
+    return _plan(COMPOSITE, program, captured, start, options, beside=_drive.beside(term))
 
 
 def _solve_vector(
@@ -446,6 +508,7 @@ def _plan(
     start: Tree,
     options: _Options,
     box: Box | None = None,
+    beside: tuple[_drive.Beside, ...] = (),
 ) -> tuple[_drive.Plan, _drive.Inputs]:
     where = options.where
     adjoint = Implicit() if options.adjoint is None else options.adjoint
@@ -472,7 +535,7 @@ def _plan(
             want="hashable, so that what is compiled for it can be found again",
             do="make it a frozen dataclass of numbers, strings and arrays",
         ) from error
-    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box)
+    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box, beside)
 
 
 def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:

@@ -100,8 +100,12 @@ def report(problem: Constrained, point: Point) -> Report:
     weak = jnp.sum((jnp.abs(g) <= tol) & (point.inequal <= tol))
     if problem.box is None:
         return Report(found, None, None, weak)
-    low = jax.tree.map(lambda x, low, d: jnp.where(x <= low, jnp.maximum(d, 0), 0.0), point.x, problem.box.lower, grad)
-    high = jax.tree.map(lambda x, up, d: jnp.where(x >= up, jnp.maximum(-d, 0), 0.0), point.x, problem.box.upper, grad)
+    low = jax.tree.map(
+        lambda x, low, d: jnp.where(x <= low, jnp.maximum(d, 0), 0.0), point.x, problem.box.lower, grad
+    )
+    high = jax.tree.map(
+        lambda x, up, d: jnp.where(x >= up, jnp.maximum(-d, 0), 0.0), point.x, problem.box.upper, grad
+    )
     at = at_bound(point.x, problem.box)
     weak_bounds = jax.tree.map(lambda on, d: jnp.sum(on & (jnp.abs(d) <= tol)), at, grad)
     return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)))

@@ -53,7 +53,8 @@ class Answer(NamedTuple):
 
 class _Iterate(NamedTuple):
     """An interior point. Slacks and duals, whose products vanish at a solution, are in the order: of the lower
-    bounds, of the upper bounds, of the rows below zero, above zero."""
+    bounds, of the upper bounds, of the rows below zero, above zero.
+    """
 
     d: jax.Array
     multipliers: jax.Array

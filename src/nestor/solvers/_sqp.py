@@ -281,9 +281,7 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPSt
     )
 
 
-def _expected(
-    base: _Seen, answer: Answer, walls: _Walls, first: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _expected(base: _Seen, answer: Answer, walls: _Walls, first: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The rows that are expected to hold with equality, zero for others, and what d has to bring them to."""
     n, dtype = base.x.size, base.x.dtype
     broken = jnp.concatenate([jnp.ones_like(base.h, bool), base.g <= 0])

@@ -30,9 +30,7 @@ class Function:
         x64: whether it runs with 64-bit numbers.
     """
 
-    def __init__(
-        self, program: Program, captured: Arrays, inputs: Sequence[jax.ShapeDtypeStruct], x64: bool
-    ):
+    def __init__(self, program: Program, captured: Arrays, inputs: Sequence[jax.ShapeDtypeStruct], x64: bool):
         self.program, self.captured, self.inputs, self.x64 = program, captured, tuple(inputs), x64
         self.outputs = tuple(jax.tree.leaves(program.out_shape))
         self.floats = tuple(i for i, leaf in enumerate(self.outputs) if inexact(leaf.dtype))

@@ -152,9 +152,7 @@ def _of_some(host: Host, chosen: tuple[int, ...], inputs: Tensors) -> tuple[Call
         for i, leaf in zip(chosen, some, strict=True):
             everything[i] = leaf
         found = host.evaluate(*everything)
-        return tuple(
-            leaf for leaf, shape in zip(found, host.results, strict=True) if inexact(shape.dtype)
-        )
+        return tuple(leaf for leaf, shape in zip(found, host.results, strict=True) if inexact(shape.dtype))
 
     return of, tuple(inputs[i] for i in chosen)
 
@@ -257,7 +255,9 @@ def _lower(ctx: Any, *operands: Any, host: Host) -> Any:
 def _derivative(primals: Any, tangents: Any, *, host: Host, linear: int) -> tuple[Any, Any]:
     results = torch_p.bind(*primals, host=host, linear=linear)
     moved = tuple(
-        i for i, (x, t) in enumerate(zip(primals, tangents, strict=True)) if type(t) is not ad.Zero and inexact(x.dtype)
+        i
+        for i, (x, t) in enumerate(zip(primals, tangents, strict=True))
+        if type(t) is not ad.Zero and inexact(x.dtype)
     )
     first = len(primals) - linear
     if linear and all(i >= first for i in moved):  # its own derivative
@@ -284,8 +284,7 @@ def _batched(arguments: Any, places: Any, *, host: Host, linear: int) -> tuple[A
     size = next(a.shape[d] for a, d in zip(arguments, places, strict=True) if d is not None)
     first = len(arguments) - linear
     front = [
-        batching.bdim_at_front(a, d, size)
-        for a, d in zip(arguments[first:], places[first:], strict=True)
+        batching.bdim_at_front(a, d, size) for a, d in zip(arguments[first:], places[first:], strict=True)
     ]
     batch = Batch(host, (*places[:first], *(0,) * linear), size)
     results = torch_p.bind(*arguments[:first], *front, host=batch, linear=linear)

@@ -85,7 +85,9 @@ class _Layer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The results of f, as tensors."""
         torch = importlib.import_module("torch")
-        if torch.compiler.is_compiling():  # PyTorch's compiler cannot look into JAX: it stops before and goes on after
+        if (
+            torch.compiler.is_compiling()
+        ):  # PyTorch's compiler cannot look into JAX: it stops before and goes on after
             return torch.compiler.disable(self.run)(*args, **kwargs)
         return self.run(*args, **kwargs)
 
