@@ -48,6 +48,7 @@ class Inputs(NamedTuple):
         solver: the arrays among the solver's settings.
         watcher: the number of the callback's registration (an int32 scalar).
         box: the bounds, or None.
+        budget: evaluations at most, an int32 scalar, where they are fewer than the plan allows; else None.
     """
 
     captured: list[Any]
@@ -55,6 +56,7 @@ class Inputs(NamedTuple):
     solver: list[Any]
     watcher: jax.Array
     box: Box | None = None
+    budget: jax.Array | None = None
 
 
 class Plan(NamedTuple):
@@ -132,6 +134,9 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         info: Info = state.info
         lost = (status == int(Status.RUNNING)) & ~trees.all_finite(trees.stop_gradient(x_next))
         status = jnp.where(lost, code(Status.NOT_FINITE), status)
+        if inputs.budget is not None:
+            spent = (status == int(Status.RUNNING)) & (carry.turns + 1 >= inputs.budget)
+            status = jnp.where(spent, code(Status.OUT_OF_STEPS), status)
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
             point = carry.x if plan.watch == "points" else None

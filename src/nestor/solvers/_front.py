@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _reports
+from nestor.solvers import _checks, _drive, _onward, _reports
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
 from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
@@ -190,6 +189,10 @@ def argmin(
         fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
     )
     answer = _drive.solution_map(plan)(inputs)
+    following = _onward.following(solver, plan, inputs, answer.x, answer.record)
+    if following is not None:
+        second = _drive.solution_map(following.plan)(following.inputs)
+        answer = second._replace(record=_onward.joined(answer.record, second.record))
     return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
 
 
@@ -231,6 +234,11 @@ def minimum(
         fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
     )
     value, record = _drive.value_map(plan)(inputs)
+    following = _onward.following(solver, plan, inputs, inputs.x0, record)  # the best point is not kept
+    if following is not None:
+        second, again = _drive.value_map(following.plan)(following.inputs)
+        if Status(int(again.code)).success or bool(jax.lax.stop_gradient(second < value)):
+            value, record = second, _onward.joined(record, again)
     return _apply_policy(where, plan, None, value, record, value, on_failure)
 
 
@@ -422,21 +430,35 @@ def _plan(
 
 
 def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
+    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
+    answer = _answer(plan, inputs, options.callback, bar)
+    following = _onward.following(options.solver, plan, inputs, answer.x, answer.record)
+    if following is not None:
+        turns = int(answer.record.turns)
+        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
+        answer = second._replace(record=_onward.joined(answer.record, second.record))
+    if bar is not None and not _traced(inputs):
+        bar.close()
+    return _deliver(plan, answer, options)
+
+
+def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
+    """Run a plan, with whoever watches it registered; `turns` were made before."""
     solve = _drive.solution_map(plan)
     if not plan.watch:
-        return _deliver(plan, solve(inputs), options)
-    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    watcher = Watcher(_reports.report, options.callback, bar)
+        return solve(inputs)
+    report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
+    watcher = Watcher(report, callback, bar)
     if _traced(inputs):  # the program outlives this call, so the registration must too
         number = register(watcher)
-        return _deliver(plan, solve(inputs._replace(watcher=jnp.int32(number))), options)
+        return solve(inputs._replace(watcher=jnp.int32(number)))
     with registered(watcher) as number:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
-    if bar is not None:
-        bar.close()
     if watcher.error is not None:
+        if bar is not None:
+            bar.close()
         raise watcher.error
-    return _deliver(plan, answer, options)
+    return answer
 
 
 def _traced(tree: Tree) -> bool:
@@ -461,9 +483,8 @@ def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
     if isinstance(solution.code, jax.core.Tracer):
         return solution
     if solution.history is not None:
-        turns = int(solution.stats.evaluations)
-        cut = jax.tree.map(lambda column: np.asarray(column)[:turns], solution.history)
-        solution = dataclasses.replace(solution, history=cut)
+        history = _onward.cut(solution.history, solution.stats.evaluations)
+        solution = dataclasses.replace(solution, history=history)
     if options.raise_on_failure and not solution.success:
         raise _failure(options.where, solution, plan)
     return solution
