@@ -15,7 +15,15 @@ from nestor.loops import Loop
 from nestor.programs import Program, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
-from nestor.solvers._contract import Bound, Info, Problem, code, no_info
+from nestor.solvers._contract import (
+    Bound,
+    Info,
+    Minimization,
+    Problem,
+    code,
+    converged_at_precision,
+    no_info,
+)
 
 Tree = Any
 
@@ -39,6 +47,18 @@ class Kind(NamedTuple):
     by_value: bool = True
 
 
+class Onward(NamedTuple):
+    """The place of a solve among several that make one.
+
+    Attributes:
+        budget: evaluations at most, an int32 scalar; not more than the plan allows.
+        scale: how large the residual was at the start of the first solve, a scalar; None for the first itself.
+    """
+
+    budget: jax.Array
+    scale: jax.Array | None
+
+
 class Inputs(NamedTuple):
     """Everything that a compiled solve depends on besides its structure.
 
@@ -48,7 +68,7 @@ class Inputs(NamedTuple):
         solver: the arrays among the solver's settings.
         watcher: the number of the callback's registration (an int32 scalar).
         box: the bounds, or None.
-        budget: evaluations at most, an int32 scalar, where they are fewer than the plan allows; else None.
+        onward: see `Onward`; None for a solve that stands alone.
     """
 
     captured: list[Any]
@@ -56,7 +76,7 @@ class Inputs(NamedTuple):
     solver: list[Any]
     watcher: jax.Array
     box: Box | None = None
-    budget: jax.Array | None = None
+    onward: Onward | None = None
 
 
 class Plan(NamedTuple):
@@ -82,6 +102,7 @@ class Carry(NamedTuple):
     status: jax.Array
     turns: jax.Array
     accepted: jax.Array
+    first: jax.Array  # the optimality at the start
 
 
 class Record(NamedTuple):
@@ -92,6 +113,7 @@ class Record(NamedTuple):
     accepted: jax.Array
     optimality: jax.Array
     history: History | None
+    first: jax.Array  # the optimality at the start
 
 
 @functools.lru_cache(maxsize=512)
@@ -112,7 +134,8 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
-        return solver, plan.kind.problem(fun, plan.tol, inputs.box)
+        scale = None if inputs.onward is None else inputs.onward.scale
+        return solver, plan.kind.problem(fun, plan.tol, inputs.box, scale)
 
     def start(inputs: Inputs) -> Carry:
         solver, problem = bind(inputs)
@@ -125,6 +148,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             status=code(Status.RUNNING),
             turns=jnp.int32(0),
             accepted=jnp.int32(0),
+            first=nothing.optimality,
         )
 
     def turn(inputs: Inputs, carry: Carry) -> Carry:
@@ -134,8 +158,8 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         info: Info = state.info
         lost = (status == int(Status.RUNNING)) & ~trees.all_finite(trees.stop_gradient(x_next))
         status = jnp.where(lost, code(Status.NOT_FINITE), status)
-        if inputs.budget is not None:
-            spent = (status == int(Status.RUNNING)) & (carry.turns + 1 >= inputs.budget)
+        if inputs.onward is not None:
+            spent = (status == int(Status.RUNNING)) & (carry.turns + 1 >= inputs.onward.budget)
             status = jnp.where(spent, code(Status.OUT_OF_STEPS), status)
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
@@ -159,16 +183,25 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             status=status,
             turns=carry.turns + 1,
             accepted=carry.accepted + info.accepted.astype(jnp.int32),
+            first=jnp.where(carry.turns == 0, info.optimality, carry.first),
         )
 
     def read(inputs: Inputs, carry: Carry, seen: History | tuple[()]) -> Answer:
-        running = carry.status == int(Status.RUNNING)
+        out = (carry.status == int(Status.RUNNING)) | (carry.status == int(Status.OUT_OF_STEPS))
+        verdict = jnp.where(out, code(Status.OUT_OF_STEPS), carry.status)
+        if plan.kind.problem is Minimization:  # that the steps are at an end does not make an answer wrong
+            problem = bind(inputs)[1]
+            there = converged_at_precision(problem, carry.best, carry.first) & getattr(
+                carry.state, "convex", True
+            )
+            verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
         record = Record(
-            code=jnp.where(running, code(Status.OUT_OF_STEPS), carry.status),
+            code=verdict,
             turns=carry.turns,
             accepted=carry.accepted,
             optimality=carry.best.optimality,
             history=_made(seen, carry.turns) if isinstance(seen, History) else None,
+            first=carry.first,
         )
         return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
 

@@ -114,12 +114,15 @@ def minimize(
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
         solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above, and with bounds),
             `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
-            `LineSearchNewtonCG()`, or any optax transformation.
+            `LineSearchNewtonCG()`, or any optax transformation. None goes on where its first method ends without
+            an answer and the status is known (outside `jit` and `vmap`): with `Newton()` up to 200 variables, which
+            is left half of the steps from max_steps=100 on, `NewtonCG()` above. Counts and history are then those
+            of both.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
-            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
-            can go no further also counts as converged at 100 eps times the first gradient (or 100 eps, if
-            that is more) and within twice the tolerance (or twice the root of the precision, if that is more).
+            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
+            or by max_steps, it also counts as converged when the gradient has come down to this (or to the
+            root of the precision, if that is less) times the first one.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.
@@ -188,11 +191,13 @@ def argmin(
     plan, inputs = _prepare_minimization(
         fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
     )
+    if solver is None:
+        inputs = _onward.share(plan, inputs)
     answer = _drive.solution_map(plan)(inputs)
-    following = _onward.following(solver, plan, inputs, answer.x, answer.record)
+    following = None if solver is not None else _onward.following(plan, inputs, answer.x, answer.record)
     if following is not None:
         second = _drive.solution_map(following.plan)(following.inputs)
-        answer = second._replace(record=_onward.joined(answer.record, second.record))
+        answer = _onward.joined(answer, second)
     return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
 
 
@@ -233,12 +238,14 @@ def minimum(
     plan, inputs = _prepare_minimization(
         fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
     )
+    if solver is None:
+        inputs = _onward.share(plan, inputs)
     value, record = _drive.value_map(plan)(inputs)
-    following = _onward.following(solver, plan, inputs, inputs.x0, record)  # the best point is not kept
+    # From the start again: the best point is not kept.
+    following = None if solver is not None else _onward.following(plan, inputs, inputs.x0, record)
     if following is not None:
-        second, again = _drive.value_map(following.plan)(following.inputs)
-        if Status(int(again.code)).success or bool(jax.lax.stop_gradient(second < value)):
-            value, record = second, _onward.joined(record, again)
+        second = _drive.value_map(following.plan)(following.inputs)
+        _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
     return _apply_policy(where, plan, None, value, record, value, on_failure)
 
 
@@ -431,12 +438,16 @@ def _plan(
 
 def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
     bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
+    if options.solver is None:
+        inputs = _onward.share(plan, inputs)
     answer = _answer(plan, inputs, options.callback, bar)
-    following = _onward.following(options.solver, plan, inputs, answer.x, answer.record)
+    following = None
+    if options.solver is None:
+        following = _onward.following(plan, inputs, answer.x, answer.record)
     if following is not None:
         turns = int(answer.record.turns)
         second = _answer(following.plan, following.inputs, options.callback, bar, turns)
-        answer = second._replace(record=_onward.joined(answer.record, second.record))
+        answer = _onward.joined(answer, second)
     if bar is not None and not _traced(inputs):
         bar.close()
     return _deliver(plan, answer, options)
