@@ -10,19 +10,12 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solvers import _descent
+from nestor.solvers._box_model import Boxed
 from nestor.solvers._contract import Minimization, Problem
 from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Search, StrongWolfe
 
 Tree = Any
-
-
-def _curvature(step: Tree, change: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """s'y, y'y, and whether s'y is positive enough to be a curvature."""
-    sy, yy = trees.dot(step, change), trees.squared_norm(change)
-    eps = float(jnp.finfo(sy.dtype).eps)
-    floor = eps * jax.lax.stop_gradient(jnp.sqrt(trees.squared_norm(step) * yy))
-    return sy, yy, (sy > floor) & (yy > 0)
 
 
 class _DenseMemory(NamedTuple):
@@ -45,7 +38,7 @@ class _Dense:
     def remember(self, memory: _DenseMemory, move: _descent.Move, when: jax.Array) -> _DenseMemory:
         s, _ = trees.ravel(move.step)
         y, _ = trees.ravel(move.change)
-        sy, yy, curved = _curvature(s, y)
+        sy, yy, curved = _descent.curvature(s, y)
         use = when & curved
         sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
         s, y = jnp.where(use, s, 0), jnp.where(use, y, 0)
@@ -138,7 +131,7 @@ class _Limited(NamedTuple):
         )
 
     def remember(self, memory: _LimitedMemory, move: _descent.Move, when: jax.Array) -> _LimitedMemory:
-        sy, yy, curved = _curvature(move.step, move.change)
+        sy, yy, curved = _descent.curvature(move.step, move.change)
         use = when & curved
         sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
         place = memory.moves % self.length
@@ -201,17 +194,21 @@ class LBFGS:
     memory: int = 10
     search: Search | Rate = dataclasses.field(default_factory=StrongWolfe)
     solves: ClassVar[type[Problem]] = Minimization
+    bounds: ClassVar[bool] = True
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        return _descent.init(_Limited(self.memory), self.search, x)
+        return _descent.init(self._rule(problem), self.search, x)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState
     ) -> tuple[Tree, _descent.DescentState]:
         """See `Solver.step`."""
-        return _descent.step(_Limited(self.memory), self.search, problem, x, state)
+        return _descent.step(self._rule(problem), self.search, problem, x, state)
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
         return _descent.status(self.search, problem, state)
+
+    def _rule(self, problem: Minimization) -> _descent.Rule:
+        return _Limited(self.memory) if problem.box is None else Boxed(self.memory)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.solution import Status
 from nestor.solvers import _progress
+from nestor.solvers._bounds import Box, clip, projected_gradient
 from nestor.solvers._contract import (
     Info,
     Minimization,
@@ -61,9 +62,21 @@ class Rule(Protocol):
         """The direction at a point with this gradient; -grad for an empty memory."""
         ...
 
+    def direction_in(self, memory: Any, grad: Tree, x: Tree, box: Box) -> Tree:
+        """The same at x in a box: one that goes down once it is cut back at the bounds."""
+        ...
+
     def first_length(self, memory: Any, guess: jax.Array, last: jax.Array) -> jax.Array:
         """The first trial length of a search, given a guess scaled from the last move, and its length."""
         ...
+
+
+def curvature(step: Tree, change: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """s'y, y'y, and whether s'y is positive enough to be a curvature."""
+    sy, yy = trees.dot(step, change), trees.squared_norm(change)
+    eps = float(jnp.finfo(sy.dtype).eps)
+    floor = eps * jax.lax.stop_gradient(jnp.sqrt(trees.squared_norm(step) * yy))
+    return sy, yy, (sy > floor) & (yy > 0)
 
 
 class Look(NamedTuple):
@@ -146,14 +159,15 @@ def _step_at_a_rate(
 ) -> tuple[Tree, DescentState]:
     """Every finite point is an iterate; where one is not, the solve ends."""
     value, grad, seen = look.at(problem, x, state.direction)
-    info = info_at(value, grad)
+    box = problem.box
+    info = info_at(value, projected_gradient(x, grad, box))
     finite = jnp.isfinite(value) & jnp.isfinite(info.optimality)
     grad = trees.select(finite, grad, trees.zeros_like(grad))
     change = trees.subtract(grad, state.grad)
     move = Move(trees.subtract(x, state.x), change, grad, state.grad, state.direction, state.slope, seen)
     memory = rule.remember(state.memory, move, finite & (state.phase != _FIRST))
     memory = look.keep(memory, seen, finite)
-    memory, direction, slope = _downhill(rule, memory, grad, finite)
+    memory, direction, slope = _downhill(rule, memory, grad, finite, x, box)
     step, after = rate.scale(state.rate, grad, direction)
     new_state = state._replace(
         info=info._replace(accepted=finite),
@@ -166,18 +180,36 @@ def _step_at_a_rate(
         phase=jnp.int32(_SEARCHING),
         rate=after,
     )
-    return trees.add(x, step), new_state
+    return clip(trees.add(x, step), box), new_state
 
 
-def _downhill(rule: Rule, memory: Any, grad: Tree, forgets: jax.Array) -> tuple[Any, Tree, jax.Array]:
-    """The direction of the rule, or -grad where that one does not go down: (memory, direction, slope)."""
-    direction = rule.direction(memory, grad)
+def _downhill(
+    rule: Rule, memory: Any, grad: Tree, forgets: jax.Array, x: Tree, box: Box | None
+) -> tuple[Any, Tree, jax.Array]:
+    """The direction of the rule, or -grad where that one does not go down: (memory, direction, slope).
+
+    In a box the gradient is the projected one.
+    """
+    direction = rule.direction(memory, grad) if box is None else rule.direction_in(memory, grad, x, box)
+    residual = projected_gradient(x, grad, box)
     slope = trees.dot(grad, direction)
     downhill = (slope < 0) & jnp.isfinite(slope)
-    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(grad)) > 0)
+    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(residual)) > 0)
     memory = rule.forget(memory, uphill & forgets)
-    direction = trees.select(uphill, trees.negative(grad), direction)
-    return memory, direction, jnp.where(uphill, -trees.squared_norm(grad), slope)
+    direction = trees.select(uphill, trees.negative(residual), direction)
+    return memory, direction, jnp.where(uphill, -trees.dot(grad, residual), slope)
+
+
+def _along(state: DescentState, x: Tree, grad: Tree, box: Box | None) -> tuple[jax.Array, jax.Array]:
+    """The slopes at the trial and at the point it started from, along the direction that was followed.
+
+    Where bounds have bent the path that is the chord, in units of the step length.
+    """
+    if box is None:
+        return trees.dot(grad, state.direction), state.slope
+    alpha = state.search.alpha
+    chord = trees.scale(1 / jnp.where(alpha > 0, alpha, 1), trees.subtract(x, state.x))
+    return trees.dot(grad, chord), trees.dot(state.grad, chord)
 
 
 def _step_of_a_search(
@@ -186,14 +218,15 @@ def _step_of_a_search(
     """Accept the trial, keep searching, or restart."""
     first, settled = state.phase == _FIRST, state.phase == _SETTLED
     last = state.phase >= _FINAL
+    box = problem.box
     value, grad, seen = look.at(problem, x, state.direction)
     finite = jnp.isfinite(value) & jnp.isfinite(trees.max_norm(trees.stop_gradient(grad)))
-    found = info_at(value, grad)
+    found = info_at(value, projected_gradient(x, grad, box))
     # An infinite gradient has no weight in what follows, but times no weight it would be NaN in reverse mode.
     grad = trees.select(finite, grad, trees.zeros_like(grad))
     value = jnp.where(finite, value, jnp.inf)
-    slope = trees.dot(grad, state.direction)
-    good, tired, searching = search.advance(state.search, value, slope, state.value, state.slope)
+    slope, old_slope = _along(state, x, grad, box)
+    good, tired, searching = search.advance(state.search, value, slope, state.value, old_slope)
     accepted = first | last | (finite & (good | settled))
     gives_up = ~accepted & (tired | settled)
     info = found._replace(accepted=accepted)
@@ -221,12 +254,13 @@ def _step_of_a_search(
     restart = gives_up & ~settle & ~rule.is_empty(memory)
     final = (gives_up & ~settle & ~restart) | exhausted
     memory = rule.forget(memory, restart)
-    memory, direction, base_slope = _downhill(rule, memory, base_grad, accepted)
-    length = _first_length(rule, search, memory, state, base_grad, base_slope)
+    memory, direction, base_slope = _downhill(rule, memory, base_grad, accepted, base_x, box)
+    along = base_grad if box is None else direction
+    length = _first_length(rule, search, memory, state, along, base_slope)
     searching = trees.select(accepted | restart, begin(length, base_value, base_slope), searching)
     alpha = jnp.where(settle, searching.low, searching.alpha)
     alpha = jnp.where(final, jnp.zeros_like(alpha), alpha)
-    expected = -state.search.alpha * state.slope
+    expected = -state.search.alpha * old_slope
     wrong = (value > state.value) & (expected > 1e3 * rounding(state.value)) & ~exhausted
     ending = jnp.where(finite, jnp.where(wrong, _FINAL_NOT_DESCENT, _FINAL), _FINAL_NOT_FINITE)
     phase = jnp.where(final, ending, jnp.where(settle, _SETTLED, _SEARCHING)).astype(jnp.int32)
@@ -246,16 +280,19 @@ def _step_of_a_search(
         progress=progress,
         rate=(),
     )
-    return trees.add_scaled(base_x, alpha, direction), new_state
+    return clip(trees.add_scaled(base_x, alpha, direction), box), new_state
 
 
 def _first_length(
-    rule: Rule, search: Search, memory: Any, state: DescentState, grad: Tree, slope: jax.Array
+    rule: Rule, search: Search, memory: Any, state: DescentState, along: Tree, slope: jax.Array
 ) -> jax.Array:
-    """The first trial of a new search: as much change as the last move, or a unit step at the start."""
+    """The first trial of a new search: as much change as the last move, or a unit step at the start.
+
+    `along` is as long as the direction of an empty memory.
+    """
     if search.first is not None:
         return jnp.asarray(search.first).astype(slope.dtype)
-    size = trees.norm(grad)
+    size = trees.norm(along)
     cautious = jnp.minimum(1, 1 / jnp.where(size > 0, size, 1))
     ratio = state.slope / jnp.where(slope < 0, slope, -1)
     scaled = state.search.alpha * jnp.clip(ratio, 0.1, 10)

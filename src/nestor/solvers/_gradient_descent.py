@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solvers import _descent
+from nestor.solvers._bounds import Box, held
 from nestor.solvers._contract import Minimization, Problem
 from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Backtracking, Search
@@ -32,6 +33,9 @@ class _Steepest:
 
     def direction(self, memory: tuple[()], grad: Tree) -> Tree:
         return trees.negative(grad)
+
+    def direction_in(self, memory: tuple[()], grad: Tree, x: Tree, box: Box) -> Tree:
+        return jax.tree.map(lambda on, g: jnp.where(on, 0, -g), held(x, grad, box), grad)
 
     def first_length(self, memory: tuple[()], guess: jax.Array, last: jax.Array) -> jax.Array:
         # A shortened step may grow again. A constant for derivatives: lengths made from lengths would carry a
@@ -61,6 +65,7 @@ class GradientDescent:
 
     search: Search | Rate = dataclasses.field(default_factory=Backtracking)
     solves: ClassVar[type[Problem]] = Minimization
+    bounds: ClassVar[bool] = True
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
