@@ -35,9 +35,7 @@ def start(n: int, dtype: type) -> jax.Array:
 
 def by_nestor(x0: jax.Array) -> tuple[jax.Array, jax.Array]:
     """L-BFGS with the default tolerance: (x, evaluations)."""
-    solution = nestor.minimize(
-        rosenbrock, x0, solver=nestor.LBFGS(), max_steps=STEPS, raise_on_failure=False
-    )
+    solution = nestor.minimize(rosenbrock, x0, solver=nestor.LBFGS(), max_steps=STEPS, raise_on_failure=False)
     return solution.x, solution.stats.evaluations
 
 
