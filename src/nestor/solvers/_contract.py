@@ -39,11 +39,13 @@ class Problem:
         fun: the user's function of one tree; the driver's is a `Bound`, which lists what it captured.
         tol: a point is a solution when the optimality there is at most this.
         box: bounds on the unknowns, or None; only a solver that says ``bounds = True`` is given any.
+        scale: how large the residual was at the start, where another solve began what this one goes on with.
     """
 
     fun: Callable[[Tree], Any]
     tol: float
     box: Box | None = None
+    scale: Any = None
     kind: ClassVar[str] = ""
 
     def evaluate(self, transform: Callable[[Callable[[Tree], Any]], Callable[[Tree], Any]], x: Tree) -> Any:
@@ -280,11 +282,16 @@ def judge(problem: Problem, info: Info) -> jax.Array:
 
 
 def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.Array) -> jax.Array:
-    """Whether a point where no further progress is possible is a solution as far as the dtype can tell.
+    """Whether a point from which the solve goes no further is a solution as far as the dtype can tell.
 
-    The residual must have come down to 100 eps of what it was at the start, and near the tolerance.
+    The residual must have come down to 100 eps of what it was at the start, and near the tolerance; the gradient
+    of a minimization, to the tolerance (or the root of the precision, if that is less) times what it was.
     """
     eps = float(jnp.finfo(info.value.dtype).eps)
+    first = jnp.maximum(first_optimality if problem.scale is None else problem.scale, 1)
+    first = jnp.where(jnp.isfinite(first), first, 1)
     near = 2 * max(problem.tol, eps**0.5)
-    bar = jnp.minimum(100 * eps * jnp.maximum(first_optimality, 1), near)
+    bar = jnp.minimum(100 * eps * first, near)
+    if problem.kind == Minimization.kind:
+        bar = jnp.maximum(bar, min(problem.tol, eps**0.5) * first)
     return (info.optimality <= jnp.maximum(bar, problem.tol)) & jnp.isfinite(info.value)

@@ -16,7 +16,15 @@ from nestor.loops import Loop
 from nestor.programs import Program, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
-from nestor.solvers._contract import Bound, Info, Problem, code, no_info
+from nestor.solvers._contract import (
+    Bound,
+    Info,
+    Minimization,
+    Problem,
+    code,
+    converged_at_precision,
+    no_info,
+)
 
 Tree = Any
 
@@ -61,6 +69,18 @@ def beside(*things: Any) -> tuple[Beside, ...]:
     return tuple(Beside(*trees.split(thing)) for thing in things)
 
 
+class Onward(NamedTuple):
+    """The place of a solve among several that make one.
+
+    Attributes:
+        budget: evaluations at most, an int32 scalar; not more than the plan allows.
+        scale: how large the residual was at the start of the first solve, a scalar; None for the first itself.
+    """
+
+    budget: jax.Array
+    scale: jax.Array | None
+
+
 class Inputs(NamedTuple):
     """Everything that a compiled solve depends on besides its structure.
 
@@ -71,6 +91,7 @@ class Inputs(NamedTuple):
         watcher: the number of the callback's registration (an int32 scalar).
         box: the bounds, or None.
         beside: what else the class of the problem holds, in the order of its fields: a penalty, a loss.
+        onward: see `Onward`; None for a solve that stands alone.
     """
 
     captured: list[Any]
@@ -79,6 +100,7 @@ class Inputs(NamedTuple):
     watcher: jax.Array
     box: Box | None = None
     beside: tuple[Beside, ...] = ()
+    onward: Onward | None = None
 
 
 class Plan(NamedTuple):
@@ -104,6 +126,7 @@ class Carry(NamedTuple):
     status: jax.Array
     turns: jax.Array
     accepted: jax.Array
+    first: jax.Array  # the optimality at the start
 
 
 class Record(NamedTuple):
@@ -114,6 +137,7 @@ class Record(NamedTuple):
     accepted: jax.Array
     optimality: jax.Array
     history: History | None
+    first: jax.Array  # the optimality at the start
     kkt: Tree = None
 
 
@@ -135,7 +159,10 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
-        return solver, plan.kind.problem(fun, plan.tol, inputs.box, *(thing.whole for thing in inputs.beside))
+        scale = None if inputs.onward is None else inputs.onward.scale
+        return solver, plan.kind.problem(
+            fun, plan.tol, inputs.box, scale, *(thing.whole for thing in inputs.beside)
+        )
 
     def start(inputs: Inputs) -> Carry:
         solver, problem = bind(inputs)
@@ -148,6 +175,7 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             status=code(Status.RUNNING),
             turns=jnp.int32(0),
             accepted=jnp.int32(0),
+            first=nothing.optimality,
         )
 
     def turn(inputs: Inputs, carry: Carry) -> Carry:
@@ -157,6 +185,9 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         info: Info = state.info
         lost = (status == int(Status.RUNNING)) & ~trees.all_finite(trees.stop_gradient(x_next))
         status = jnp.where(lost, code(Status.NOT_FINITE), status)
+        if inputs.onward is not None:
+            spent = (status == int(Status.RUNNING)) & (carry.turns + 1 >= inputs.onward.budget)
+            status = jnp.where(spent, code(Status.OUT_OF_STEPS), status)
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
             point = carry.x if plan.watch == "points" else None
@@ -179,17 +210,26 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             status=status,
             turns=carry.turns + 1,
             accepted=carry.accepted + info.accepted.astype(jnp.int32),
+            first=jnp.where(carry.turns == 0, info.optimality, carry.first),
         )
 
     def read(inputs: Inputs, carry: Carry, seen: History | tuple[()]) -> Answer:
-        running = carry.status == int(Status.RUNNING)
+        out = (carry.status == int(Status.RUNNING)) | (carry.status == int(Status.OUT_OF_STEPS))
+        verdict = jnp.where(out, code(Status.OUT_OF_STEPS), carry.status)
+        if plan.kind.problem is Minimization:  # that the steps are at an end does not make an answer wrong
+            problem = bind(inputs)[1]
+            there = converged_at_precision(problem, carry.best, carry.first) & getattr(
+                carry.state, "convex", True
+            )
+            verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
         record = Record(
-            code=jnp.where(running, code(Status.OUT_OF_STEPS), carry.status),
+            code=verdict,
             turns=carry.turns,
             accepted=carry.accepted,
             optimality=carry.best.optimality,
             history=_made(seen, carry.turns) if isinstance(seen, History) else None,
             kkt=plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x),
+            first=carry.first,
         )
         return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
 

@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Answer, Implicit
 from nestor.errors import BadArgument, SolveFailed
 from nestor.programs import Program, Watcher, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _kkt, _reports, _terms
+from nestor.solvers import _checks, _drive, _kkt, _onward, _reports, _terms
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
@@ -165,13 +164,16 @@ def minimize(
             solution is differentiable in their settings; an entry on the edge of two cases counts to one.
         solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above, and with bounds),
             `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
-            `LineSearchNewtonCG()`, or any optax transformation. With a prox `ProximalGradient()` (the default),
-            `ProjectedGradient()`, `MirrorDescent()`, `FrankWolfe()` or `BlockCoordinateDescent()`.
+            `LineSearchNewtonCG()`, or any optax transformation. None goes on where its first method ends without
+            an answer and the status is known (outside `jit` and `vmap`): with `Newton()` up to 200 variables, which
+            is left half of the steps from max_steps=100 on, `NewtonCG()` above. Counts and history are then those
+            of both. With a prox `ProximalGradient()` (the default), `ProjectedGradient()`, `MirrorDescent()`,
+            `FrankWolfe()` or `BlockCoordinateDescent()`.
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
-            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. A line-search or trust-region method that
-            can go no further also counts as converged at 100 eps times the first gradient (or 100 eps, if
-            that is more) and within twice the tolerance (or twice the root of the precision, if that is more).
+            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
+            or by max_steps, it also counts as converged when the gradient has come down to this (or to the
+            root of the precision, if that is less) times the first one.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.
@@ -256,7 +258,13 @@ def argmin(
         x0,
         _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
+    if solver is None:
+        inputs = _onward.share(plan, inputs)
     answer = _drive.solution_map(plan)(inputs)
+    following = None if solver is not None else _onward.following(plan, inputs, answer.x, answer.record)
+    if following is not None:
+        second = _drive.solution_map(following.plan)(following.inputs)
+        answer = _onward.joined(answer, second)
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
     return _apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
@@ -302,7 +310,14 @@ def minimum(
         x0,
         _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
+    if solver is None:
+        inputs = _onward.share(plan, inputs)
     value, record = _drive.value_map(plan)(inputs)
+    # From the start again: the best point is not kept.
+    following = None if solver is not None else _onward.following(plan, inputs, inputs.x0, record)
+    if following is not None:
+        second = _drive.value_map(following.plan)(following.inputs)
+        _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
     return _apply_policy(where, plan, None, value, record, value, on_failure)
 
 
@@ -539,21 +554,39 @@ def _plan(
 
 
 def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
+    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
+    if options.solver is None:
+        inputs = _onward.share(plan, inputs)
+    answer = _answer(plan, inputs, options.callback, bar)
+    following = None
+    if options.solver is None:
+        following = _onward.following(plan, inputs, answer.x, answer.record)
+    if following is not None:
+        turns = int(answer.record.turns)
+        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
+        answer = _onward.joined(answer, second)
+    if bar is not None and not _traced(inputs):
+        bar.close()
+    return _deliver(plan, answer, options)
+
+
+def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
+    """Run a plan, with whoever watches it registered; `turns` were made before."""
     solve = _drive.solution_map(plan)
     if not plan.watch:
-        return _deliver(plan, solve(inputs), options)
-    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    watcher = Watcher(_reports.report, options.callback, bar)
+        return solve(inputs)
+    report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
+    watcher = Watcher(report, callback, bar)
     if _traced(inputs):  # the program outlives this call, so the registration must too
         number = register(watcher)
-        return _deliver(plan, solve(inputs._replace(watcher=jnp.int32(number))), options)
+        return solve(inputs._replace(watcher=jnp.int32(number)))
     with registered(watcher) as number:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
-    if bar is not None:
-        bar.close()
     if watcher.error is not None:
+        if bar is not None:
+            bar.close()
         raise watcher.error
-    return _deliver(plan, answer, options)
+    return answer
 
 
 def _traced(tree: Tree) -> bool:
@@ -590,9 +623,8 @@ def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
     if isinstance(solution.code, jax.core.Tracer):
         return solution
     if solution.history is not None:
-        turns = int(solution.stats.evaluations)
-        cut = jax.tree.map(lambda column: np.asarray(column)[:turns], solution.history)
-        solution = dataclasses.replace(solution, history=cut)
+        history = _onward.cut(solution.history, solution.stats.evaluations)
+        solution = dataclasses.replace(solution, history=history)
     if options.raise_on_failure and not solution.success:
         raise _failure(options.where, solution, plan)
     return solution

@@ -146,8 +146,9 @@ class StrongWolfe:
     """Steps that satisfy the strong Wolfe conditions, or the approximate ones where rounding hides the decrease.
 
     Accepts a step when f falls by `decrease` of what the slope promises and the slope shrinks to `curvature`
-    of its size; or, within rounding of f(x), when the slope alone says so. Trials are found by bracketing and
-    secants of the slope, which stay meaningful when differences of f have drowned (float32 near an optimum).
+    of its size; or, within rounding of f(x), when the slope alone says so. Trials are found by bracketing, with
+    cubics through values and slopes, and with secants of the slope, which stay meaningful when differences of f
+    have drowned (float32 near an optimum).
 
     Args:
         decrease: c1, between 0 and curvature.
@@ -156,7 +157,8 @@ class StrongWolfe:
         first: the first trial of every search, 1 for example; None leaves it to the method. A number given is
             the same at every step, so `Unroll` has the exact derivative in it and in all that follows.
 
-    Source: Hager and Zhang 2005, conditions T1, T2 and procedure of section 4; Nocedal and Wright 2006, (3.7).
+    Source: Hager and Zhang 2005, conditions T1, T2 and procedure of section 4; Moré and Thuente 1994, section 4;
+    Nocedal and Wright 2006, (3.7).
 
     >>> import nestor
     >>> nestor.BFGS(nestor.StrongWolfe(curvature=0.5)).search.curvature
@@ -200,10 +202,11 @@ class StrongWolfe:
 
         width = high - low
         secant = _ratio(low_slope, low_slope - high_slope, 0.5)
-        rise = value - low_value - low_slope * width
-        parabola = jnp.clip(_ratio(-low_slope * width, 2 * rise, 0.1), 0.1, 0.5)
+        between = _between(low_value, low_slope, value, slope, width, noise, secant)
         known = high_slope >= 0
-        fraction = jnp.where(known, jnp.clip(secant, 0.02, 0.98), jnp.where(closes, parabola, 0.5))
+        fraction = jnp.where(known, secant, 0.5)
+        fraction = jnp.where(closes, between, fraction)
+        fraction = jnp.clip(fraction, jnp.where(known, 0.02, 0.1), jnp.where(known, 0.98, 0.9))
         fraction = jnp.where(tries % 6 == 5, 0.5, fraction)
         inside = low + fraction * width
         gain = slope - state.low_slope
@@ -217,6 +220,34 @@ class StrongWolfe:
             give_up,
             SearchState(next_alpha, low, low_value, low_slope, high, high_slope, tries),
         )
+
+
+def _between(
+    low_value: jax.Array,
+    low_slope: jax.Array,
+    value: jax.Array,
+    slope: jax.Array,
+    width: jax.Array,
+    noise: jax.Array,
+    secant: jax.Array,
+) -> jax.Array:
+    """Where the next trial goes between `low` and a trial that closed the bracket, as a fraction of its width.
+
+    Moré and Thuente 1994, section 4: where the trial is too high, the minimum of the cubic, or its mean with that
+    of the parabola, if that one is nearer; where only its slope is, the minimum of the cubic or of the secant,
+    whichever is nearer to the trial. Where the values differ by rounding alone, the secant, if there is one.
+    """
+    rise = value - low_value
+    parabola = _ratio(-low_slope * width, 2 * (rise - low_slope * width), 0.1)
+    third = low_slope + slope - 3 * _ratio(rise, width, jnp.inf)
+    square = third**2 - low_slope * slope
+    root = jnp.sqrt(jnp.where(square > 0, square, 0))
+    cubic = 1 - _ratio(slope + root - third, slope - low_slope + 2 * root, jnp.inf)
+    fits = (square > 0) & jnp.isfinite(cubic)
+    nearer = jnp.where(jnp.abs(cubic) < jnp.abs(parabola), cubic, (cubic + parabola) / 2)
+    farther = jnp.where(jnp.abs(cubic - 1) < jnp.abs(secant - 1), cubic, secant)
+    fraction = jnp.where(rise > 0, jnp.where(fits, nearer, parabola), jnp.where(fits, farther, secant))
+    return jnp.where((jnp.abs(rise) <= 10 * noise) & (slope >= 0), secant, fraction)
 
 
 def rounding(value0: jax.Array) -> jax.Array:
