@@ -28,6 +28,7 @@ from nestor.errors import (
     SolveFailed,
 )
 from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
+from nestor.minimize import minimize
 from nestor.solution import KKT, History, Solution, Stats, Status
 from nestor.solvers import (
     BFGS,
@@ -66,7 +67,6 @@ from nestor.solvers import (
     find_root,
     fixed_point,
     least_squares,
-    minimize,
     minimum,
 )
 

@@ -105,6 +105,15 @@ class Status(IntEnum):
             "Check that they can be met together, loosen them, or start elsewhere."
         ),
     )
+    OUT_OF_TIME = (
+        16,
+        "No convergence in max_seconds. Raise it, loosen tol, or go on from the solution's x.",
+    )
+    OUT_OF_EVALUATIONS = (
+        17,
+        "No convergence in max_evaluations. Raise it, loosen tol, or try another method.",
+    )
+    INTERRUPTED = 18, "The solve was interrupted (Ctrl-C); x is the best point so far."
     OVERFITTED = 13, "The validation loss has not fallen for as many validations as `patience` allows."
 
     @property
