@@ -98,4 +98,3 @@ class Crossing(torch.autograd.Function):
 def _arrays(function: Function, tensors: tuple[Any, ...]) -> list[Any]:
     with function.precision():
         return [array_from(WHERE, f"tensor {i}", leaf) for i, leaf in enumerate(tensors)]
-

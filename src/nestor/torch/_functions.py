@@ -30,9 +30,7 @@ class Function:
         x64: whether it runs with 64-bit numbers.
     """
 
-    def __init__(
-        self, program: Program, captured: Arrays, inputs: Sequence[jax.ShapeDtypeStruct], x64: bool
-    ):
+    def __init__(self, program: Program, captured: Arrays, inputs: Sequence[jax.ShapeDtypeStruct], x64: bool):
         self.program, self.captured, self.inputs, self.x64 = program, captured, tuple(inputs), x64
         self.outputs = tuple(jax.tree.leaves(program.out_shape))
         self.floats = tuple(i for i, leaf in enumerate(self.outputs) if inexact(leaf.dtype))
@@ -94,7 +92,7 @@ class Function:
 
     def precision(self) -> Any:
         """A context in which 64-bit numbers are what this function needs them to be."""
-        return contextlib.nullcontext() if self.x64 == jax.config.jax_enable_x64 else jax.enable_x64(self.x64)
+        return contextlib.nullcontext() if self.x64 == has_64_bits() else jax.enable_x64(self.x64)
 
     def _derived(self, key: Any, fun: Callable[..., Arrays], inputs: Sequence[Any]) -> Function:
         if key not in self._made:
@@ -102,6 +100,11 @@ class Function:
                 program, captured = hoist(fun, *inputs)
             self._made[key] = Function(program, captured, inputs, self.x64)
         return self._made[key]
+
+
+def has_64_bits() -> bool:
+    """Whether JAX has 64-bit numbers switched on, at the moment and in this thread."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def inexact(dtype: Any) -> bool:

@@ -69,6 +69,11 @@ class Push:
         some, at = _of_some(self.of, self.moved, inputs)
         return torch.func.jvp(some, at, tangents)[1]
 
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return len(self.of.inputs)
+
     def transposed(self) -> Pull:
         """The same linear map, backwards."""
         return Pull(self.of, self.moved)
@@ -98,6 +103,11 @@ class Pull:
         _, pull = torch.func.vjp(some, *at)
         return tuple(leaf.conj() for leaf in pull(tuple(leaf.conj() for leaf in cotangents)))
 
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return len(self.of.inputs)
+
     def transposed(self) -> Push:
         """The same linear map, forwards."""
         return Push(self.of, self.wrt)
@@ -107,7 +117,7 @@ class Pull:
 class Batch:
     """The same for a batch: inputs have a batch axis at their place, or None; results have it in front."""
 
-    of: Host
+    of: Any  # a `Host`; one that is linear in something where `known` and `transposed` are asked for
     places: tuple[int | None, ...]
     size: int
 
@@ -137,8 +147,13 @@ class Batch:
     def transposed(self) -> Batch:
         """The same linear maps, turned; what they are linear in stands in front of the batch."""
         turned = self.of.transposed()
-        known = min(len(self.of.of.inputs), len(self.places))
-        return Batch(turned, (*self.places[:known], *(0,) * (len(turned.inputs) - known)), self.size)
+        places = (*self.places[: self.known], *(0,) * (len(turned.inputs) - self.known))
+        return Batch(turned, places, self.size)
+
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return self.of.known
 
 
 Host = Source | Push | Pull | Batch
@@ -152,9 +167,7 @@ def _of_some(host: Host, chosen: tuple[int, ...], inputs: Tensors) -> tuple[Call
         for i, leaf in zip(chosen, some, strict=True):
             everything[i] = leaf
         found = host.evaluate(*everything)
-        return tuple(
-            leaf for leaf, shape in zip(found, host.results, strict=True) if inexact(shape.dtype)
-        )
+        return tuple(leaf for leaf, shape in zip(found, host.results, strict=True) if inexact(shape.dtype))
 
     return of, tuple(inputs[i] for i in chosen)
 
@@ -257,7 +270,9 @@ def _lower(ctx: Any, *operands: Any, host: Host) -> Any:
 def _derivative(primals: Any, tangents: Any, *, host: Host, linear: int) -> tuple[Any, Any]:
     results = torch_p.bind(*primals, host=host, linear=linear)
     moved = tuple(
-        i for i, (x, t) in enumerate(zip(primals, tangents, strict=True)) if type(t) is not ad.Zero and inexact(x.dtype)
+        i
+        for i, (x, t) in enumerate(zip(primals, tangents, strict=True))
+        if type(t) is not ad.Zero and inexact(x.dtype)
     )
     first = len(primals) - linear
     if linear and all(i >= first for i in moved):  # its own derivative
@@ -284,8 +299,7 @@ def _batched(arguments: Any, places: Any, *, host: Host, linear: int) -> tuple[A
     size = next(a.shape[d] for a, d in zip(arguments, places, strict=True) if d is not None)
     first = len(arguments) - linear
     front = [
-        batching.bdim_at_front(a, d, size)
-        for a, d in zip(arguments[first:], places[first:], strict=True)
+        batching.bdim_at_front(a, d, size) for a, d in zip(arguments[first:], places[first:], strict=True)
     ]
     batch = Batch(host, (*places[:first], *(0,) * linear), size)
     results = torch_p.bind(*arguments[:first], *front, host=batch, linear=linear)

@@ -13,7 +13,7 @@ import numpy as np
 from nestor.errors import BadArgument, MissingExtra
 from nestor.programs import trace_function
 from nestor.settings import shown
-from nestor.torch._functions import Function
+from nestor.torch._functions import Function, has_64_bits
 
 _WHERE = "torch.layer"
 _KEPT = 256  # signatures that a layer remembers
@@ -85,7 +85,9 @@ class _Layer:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The results of f, as tensors."""
         torch = importlib.import_module("torch")
-        if torch.compiler.is_compiling():  # PyTorch's compiler cannot look into JAX: it stops before and goes on after
+        if (
+            torch.compiler.is_compiling()
+        ):  # PyTorch's compiler cannot look into JAX: it stops before and goes on after
             return torch.compiler.disable(self.run)(*args, **kwargs)
         return self.run(*args, **kwargs)
 
@@ -96,7 +98,7 @@ class _Layer:
 
         leaves, structure = jax.tree.flatten((args, kwargs))
         rest, tensors = _parts(leaves, structure)
-        x64 = jax.config.jax_enable_x64 or any(needs_64_bits(leaf) for leaf in tensors)
+        x64 = has_64_bits() or any(needs_64_bits(leaf) for leaf in tensors)
         function, results = self._function(
             structure, rest, tuple((s.shape, s.dtype) for s in (shape_of(leaf, x64) for leaf in tensors)), x64
         )
