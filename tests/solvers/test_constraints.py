@@ -76,7 +76,9 @@ def test_two_sided_limits_some_infinite_some_equal_on_a_tree():
 
 def test_the_kinds_of_constraints_that_scipy_has():
     y = jnp.array([2.0, 1.0])
-    ours = project(y, constraints=[Constraint(lambda x: x[0] - x[1], equal=0.5), Constraint(jnp.sum, upper=1.0)])
+    ours = project(
+        y, constraints=[Constraint(lambda x: x[0] - x[1], equal=0.5), Constraint(jnp.sum, upper=1.0)]
+    )
     theirs = project(
         y,
         constraints=[
@@ -111,7 +113,9 @@ NESTINGS = {
     "jacrev": jax.jacrev(nearest_on_sphere),
     "jacfwd": jax.jacfwd(nearest_on_sphere),
     "jit of jacrev": jax.jit(jax.jacrev(nearest_on_sphere)),
-    "vmap of grad": lambda y: jax.vmap(lambda i: jax.grad(lambda y: nearest_on_sphere(y)[i])(y))(jnp.arange(3)),
+    "vmap of grad": lambda y: jax.vmap(lambda i: jax.grad(lambda y: nearest_on_sphere(y)[i])(y))(
+        jnp.arange(3)
+    ),
     "grad of vmap": lambda y: jnp.stack(
         [
             jax.grad(lambda y: jnp.sum(jax.vmap(nearest_on_sphere)(jnp.stack([y, y])), axis=0)[i] / 2)(y)
@@ -250,7 +254,9 @@ def test_a_start_where_the_constraint_is_stationary_is_left():
 
 def test_a_callback_is_shown_the_unknowns_alone():
     seen = []
-    nestor.minimize(jnp.sum, -jnp.ones(2), constraints=Constraint(lambda x: x @ x, equal=2.0), callback=seen.append)
+    nestor.minimize(
+        jnp.sum, -jnp.ones(2), constraints=Constraint(lambda x: x @ x, equal=2.0), callback=seen.append
+    )
     assert seen and all(report.x.shape == (2,) for report in seen)
 
 

@@ -15,6 +15,7 @@ SLOW = {
     "game_of_two.py",
     "perturbation_confusion.py",
 }  # without a quick mode, and yet slow tests
+WITH = {"torch_layer.py": "torch"}  # what is not in the environment of the tests
 
 
 def test_there_are_examples():
@@ -39,6 +40,8 @@ def has_quick_mode(script: Path) -> bool:
     ],
 )
 def test_an_example_runs(script: Path, tmp_path: Path):
+    if script.name in WITH:
+        pytest.importorskip(WITH[script.name])
     quick = ["--quick"] if has_quick_mode(script) else []
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script), *quick],

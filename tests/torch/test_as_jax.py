@@ -80,6 +80,19 @@ def test_lanes(model):
     close(whole(model), whole(by_hand))
 
 
+def test_lanes_of_lanes():
+    f = nestor.torch.as_jax(lambda a, b: torch.sin(a) * b**2)
+    mine = lambda a, b: jnp.sin(a) * b**2  # noqa: E731
+    a, b = jnp.arange(1.0, 4.0), jnp.arange(2.0, 4.0)
+
+    def slopes(f):
+        table = jax.vmap(jax.vmap(f, (None, 0)), (0, None))
+        return jax.grad(lambda a, b: jnp.sum(table(a, b) ** 2), (0, 1))
+
+    close(slopes(f)(a, b), slopes(mine)(a, b))
+    close(jax.jacfwd(slopes(f))(a, b), jax.jacfwd(slopes(mine))(a, b))
+
+
 def test_lanes_that_pytorch_cannot_batch_go_one_by_one():
     f = nestor.torch.as_jax(lambda x: x * 2 if x > 0 else -x)
     assert jax.vmap(f)(jnp.asarray([-1.0, 3.0])).tolist() == [1.0, 6.0]

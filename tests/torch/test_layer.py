@@ -252,7 +252,7 @@ def test_a_mistake_is_explained():
         f(x, y={1, 2})
     with pytest.raises(nestor.BadArgument, match="on the device 'meta'"):
         f(torch.zeros(2, device="meta"), 1)
-    with pytest.raises(nestor.BadArgument, match="layout torch.sparse_coo"):
+    with pytest.raises(nestor.BadArgument, match=r"layout torch\.sparse_coo"):
         f(x.to_sparse(), 1)
     with pytest.raises(nestor.BadArgument, match="branches on the value"):
         nestor.torch.layer(lambda x: x if x > 0 else -x)(torch.tensor(1.0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -137,6 +136,7 @@ def minimize(
         hessp=hessp,
         bounds=bounds,
         constraints=constraints,
+        prox=prox,
         tol=tol,
         adjoint=adjoint,
         budget=Budget(

@@ -13,8 +13,8 @@ import numpy as np
 
 from nestor.minimize._methods import Method
 from nestor.minimize._scipy import call_scipy
-from nestor.minimize._verdict import Verdict, judge
 from nestor.minimize._stop import Stop
+from nestor.minimize._verdict import Verdict, judge
 from nestor.minimize._watch import Seen, Watch
 from nestor.solution import Status
 

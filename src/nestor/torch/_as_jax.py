@@ -13,6 +13,7 @@ import numpy as np
 
 from nestor.errors import BadArgument
 from nestor.settings import shown
+from nestor.torch._functions import has_64_bits
 from nestor.torch._layer import name_of_leaf, need_torch
 
 _WHERE = "torch.as_jax"
@@ -80,7 +81,7 @@ class _Function:
         leaves, structure = jax.tree.flatten((args, kwargs))
         rest, arrays = _parts(leaves, structure)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in arrays)
-        source, results = self._source(structure, rest, shapes, bool(jax.config.jax_enable_x64))
+        source, results = self._source(structure, rest, shapes, has_64_bits())
         return jax.tree.unflatten(results, torch_p.bind(*arrays, host=source, linear=0))
 
     def __repr__(self) -> str:

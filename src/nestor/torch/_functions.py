@@ -92,7 +92,7 @@ class Function:
 
     def precision(self) -> Any:
         """A context in which 64-bit numbers are what this function needs them to be."""
-        return contextlib.nullcontext() if self.x64 == jax.config.jax_enable_x64 else jax.enable_x64(self.x64)
+        return contextlib.nullcontext() if self.x64 == has_64_bits() else jax.enable_x64(self.x64)
 
     def _derived(self, key: Any, fun: Callable[..., Arrays], inputs: Sequence[Any]) -> Function:
         if key not in self._made:
@@ -100,6 +100,11 @@ class Function:
                 program, captured = hoist(fun, *inputs)
             self._made[key] = Function(program, captured, inputs, self.x64)
         return self._made[key]
+
+
+def has_64_bits() -> bool:
+    """Whether JAX has 64-bit numbers switched on, at the moment and in this thread."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def inexact(dtype: Any) -> bool:

@@ -69,6 +69,11 @@ class Push:
         some, at = _of_some(self.of, self.moved, inputs)
         return torch.func.jvp(some, at, tangents)[1]
 
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return len(self.of.inputs)
+
     def transposed(self) -> Pull:
         """The same linear map, backwards."""
         return Pull(self.of, self.moved)
@@ -98,6 +103,11 @@ class Pull:
         _, pull = torch.func.vjp(some, *at)
         return tuple(leaf.conj() for leaf in pull(tuple(leaf.conj() for leaf in cotangents)))
 
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return len(self.of.inputs)
+
     def transposed(self) -> Push:
         """The same linear map, forwards."""
         return Push(self.of, self.wrt)
@@ -107,7 +117,7 @@ class Pull:
 class Batch:
     """The same for a batch: inputs have a batch axis at their place, or None; results have it in front."""
 
-    of: Host
+    of: Any  # a `Host`; one that is linear in something where `known` and `transposed` are asked for
     places: tuple[int | None, ...]
     size: int
 
@@ -137,8 +147,13 @@ class Batch:
     def transposed(self) -> Batch:
         """The same linear maps, turned; what they are linear in stands in front of the batch."""
         turned = self.of.transposed()
-        known = min(len(self.of.of.inputs), len(self.places))
-        return Batch(turned, (*self.places[:known], *(0,) * (len(turned.inputs) - known)), self.size)
+        places = (*self.places[: self.known], *(0,) * (len(turned.inputs) - self.known))
+        return Batch(turned, places, self.size)
+
+    @property
+    def known(self) -> int:
+        """How many inputs come before those it is linear in."""
+        return self.of.known
 
 
 Host = Source | Push | Pull | Batch

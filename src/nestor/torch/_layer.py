@@ -13,7 +13,7 @@ import numpy as np
 from nestor.errors import BadArgument, MissingExtra
 from nestor.programs import trace_function
 from nestor.settings import shown
-from nestor.torch._functions import Function
+from nestor.torch._functions import Function, has_64_bits
 
 _WHERE = "torch.layer"
 _KEPT = 256  # signatures that a layer remembers
@@ -98,7 +98,7 @@ class _Layer:
 
         leaves, structure = jax.tree.flatten((args, kwargs))
         rest, tensors = _parts(leaves, structure)
-        x64 = jax.config.jax_enable_x64 or any(needs_64_bits(leaf) for leaf in tensors)
+        x64 = has_64_bits() or any(needs_64_bits(leaf) for leaf in tensors)
         function, results = self._function(
             structure, rest, tuple((s.shape, s.dtype) for s in (shape_of(leaf, x64) for leaf in tensors)), x64
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.torch._functions import has_64_bits
 
 torch: Any = importlib.import_module("torch")  # not a statement: types are checked without PyTorch, too
 
@@ -39,7 +40,7 @@ def array_from(where: str, name: str, tensor: Any) -> jax.Array:
         raise BadArgument(where, name, got=got, want="dense", do="pass tensor.to_dense() or .dequantize()")
     _check_device(where, name, tensor)
     tensor = tensor.resolve_conj().resolve_neg().contiguous()
-    if tensor.dtype is torch.int64 and not jax.config.jax_enable_x64:
+    if tensor.dtype is torch.int64 and not has_64_bits():
         tensor = _narrow(where, name, tensor)
     return jax.dlpack.from_dlpack(tensor)
 
