@@ -9,42 +9,35 @@ Source: Byrd, Nocedal and Schnabel 1994, (3.7); Byrd, Lu, Nocedal and Zhu 1995.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from nestor import trees
 from nestor.solvers import _descent
 from nestor.solvers._bounds import Box
-
-Tree = Any
 
 _ROUNDS = 6  # guesses, at most, of which unknowns the model leaves free
 
 
 class Pairs(NamedTuple):
-    """The last moves of raveled unknowns, s'y = 1, and what the model needs of them.
+    """The last moves, each scaled so that s'y = 1.
 
     Attributes:
-        steps: S, shape (m, n).
-        changes: Y, shape (m, n), of the gradient.
-        step_step: S S', shape (m, m).
-        step_change: S Y', shape (m, m).
-        scale: y'y / s'y of the last pair: how curved the objective is along the last move.
+        rows: Y above S, shape (2, m, n).
+        products: of all rows with all rows, shape (2, m, 2, m).
+        scale: y'y / s'y of the last pair, in the entries that moved: how curved the objective is there.
         moves: how many pairs there were; the last m of them are kept, place `moves % m` is written next.
     """
 
-    steps: jax.Array
-    changes: jax.Array
-    step_step: jax.Array
-    step_change: jax.Array
+    rows: jax.Array
+    products: jax.Array
     scale: jax.Array
     moves: jax.Array
 
 
 class Boxed(NamedTuple):
-    """The `Rule` of L-BFGS in a box: the direction leads to the minimizer of the model in the box.
+    """The `Rule` of L-BFGS in a box, for vectors: the direction leads to the model's minimizer in the box.
 
     Attributes:
         length: pairs that are kept.
@@ -52,12 +45,15 @@ class Boxed(NamedTuple):
 
     length: int
 
-    def empty(self, x: Tree) -> Pairs:
+    def empty(self, x: jax.Array) -> Pairs:
         """See `Rule`."""
-        vector, _ = trees.ravel(x)
-        rows = jnp.zeros((self.length, vector.size), vector.dtype)
-        square = jnp.zeros((self.length, self.length), vector.dtype)
-        return Pairs(rows, rows, square, square, jnp.ones((), vector.dtype), jnp.zeros((), jnp.int32))
+        m = self.length
+        return Pairs(
+            jnp.zeros((2, m, x.size), x.dtype),
+            jnp.zeros((2, m, 2, m), x.dtype),
+            jnp.ones((), x.dtype),
+            jnp.zeros((), jnp.int32),
+        )
 
     def is_empty(self, memory: Pairs) -> jax.Array:
         """See `Rule`."""
@@ -69,37 +65,30 @@ class Boxed(NamedTuple):
 
     def remember(self, memory: Pairs, move: _descent.Move, when: jax.Array) -> Pairs:
         """See `Rule`."""
-        s, _ = trees.ravel(move.step)
-        y, _ = trees.ravel(move.change)
-        sy, yy, curved = _descent.curvature(s, y)
+        sy, _, curved = _descent.curvature(move.step, move.change)
+        moved = jnp.where(move.step != 0, move.change, 0)  # entries at a bound say nothing of the scale
         use = when & curved
         place = memory.moves % self.length
-        root = jnp.sqrt(jnp.where(use, sy, 1))
-        put = lambda old, new: old.at[place].set(jnp.where(use, new, old[place]))  # noqa: E731
-        steps, changes = put(memory.steps, s / root), put(memory.changes, y / root)
-        ss, sy_row, sy_column = (
-            _times(steps, steps[place]),
-            _times(changes, steps[place]),
-            _times(steps, changes[place]),
-        )
+        sy = jnp.where(use, sy, 1)
+        new = jnp.stack([move.change, move.step]) / jnp.sqrt(sy)
+        rows = memory.rows.at[:, place].set(jnp.where(use, new, memory.rows[:, place]))
+        with_new = jnp.einsum("abn,cn->abc", rows, rows[:, place], precision="highest")
+        products = memory.products.at[:, :, :, place].set(with_new)
+        products = products.at[:, place].set(jnp.moveaxis(with_new, 2, 0))
         return Pairs(
-            steps,
-            changes,
-            memory.step_step.at[place, :].set(ss).at[:, place].set(ss),
-            memory.step_change.at[place, :].set(sy_row).at[:, place].set(sy_column),
-            jnp.where(use, yy / jnp.where(use, sy, 1), memory.scale),
+            rows,
+            products,
+            jnp.where(use, jnp.vdot(moved, moved) / sy, memory.scale),
             memory.moves + use.astype(jnp.int32),
         )
 
-    def direction(self, memory: Pairs, grad: Tree) -> Tree:
-        """Not used: there is always a box."""
+    def direction(self, memory: Pairs, grad: jax.Array) -> jax.Array:
+        """Never asked for: there is a box."""
         raise NotImplementedError
 
-    def direction_in(self, memory: Pairs, grad: Tree, x: Tree, box: Box) -> Tree:
+    def direction_in(self, memory: Pairs, grad: jax.Array, x: jax.Array, box: Box) -> jax.Array:
         """From x to the minimizer of the model in the box."""
-        g, back = trees.ravel(grad)
-        point, (lower, upper) = trees.ravel(x)[0], (trees.ravel(side)[0] for side in box)
-        return back(_step(_model(memory), g, lower - point, upper - point))
+        return _step(_model(memory), grad, box.lower - x, box.upper - x)
 
     def first_length(self, memory: Pairs, guess: jax.Array, last: jax.Array) -> jax.Array:
         """See `Rule`."""
@@ -107,33 +96,33 @@ class Boxed(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """The Hessian B of the model; see the head of this file."""
+    """The Hessian B of the model; see the head of this file.
 
-    pairs: Pairs
-    used: jax.Array  # (m,), 1 where there is a pair, else 0
-    below: jax.Array  # (m, m), whether the row's pair is newer than the column's
-    inverse: jax.Array  # M^-1, (2m, 2m)
-    middle: jax.Array  # M
+    Attributes:
+        rows: Y above S, shape (2 m, n).
+        weight: (2 m,) of the rows in W: one or t, zero where there is no pair yet.
+        scale: t.
+        below: (m, m), whether the row's pair is newer than the column's.
+        middle: M, (2 m, 2 m).
+    """
+
+    rows: jax.Array
+    weight: jax.Array
+    scale: jax.Array
+    below: jax.Array
+    middle: jax.Array
 
     def down(self, v: jax.Array) -> jax.Array:
         """W v."""
-        return jnp.concatenate(
-            [
-                self.used * _times(self.pairs.changes, v),
-                self.used * self.pairs.scale * _times(self.pairs.steps, v),
-            ]
-        )
+        return self.weight * _times(self.rows, v)
 
     def up(self, c: jax.Array) -> jax.Array:
         """W' c."""
-        of_changes, of_steps = jnp.split(c, 2)
-        return _times(self.pairs.changes.T, self.used * of_changes) + _times(
-            self.pairs.steps.T, self.used * self.pairs.scale * of_steps
-        )
+        return _times(self.weight * c, self.rows)
 
     def times(self, v: jax.Array) -> jax.Array:
         """B v."""
-        return self.pairs.scale * v - self.up(_times(self.middle, self.down(v)))
+        return self.scale * v - self.up(_times(self.middle, self.down(v)))
 
     def solve(self, free: jax.Array, right: jax.Array) -> jax.Array:
         """v with (B v = right) in the free entries, and zero in all others.
@@ -141,92 +130,89 @@ class _Model(NamedTuple):
         By the formula of Sherman, Morrison and Woodbury, with K = M^-1 - W_F W_F' / t; the blocks of K are
         formed without cancellation, as in Byrd et al. 1995, section 5.1.
         """
-        steps, changes, scale = self.pairs.steps, self.pairs.changes, self.pairs.scale
-        both = self.used[:, None] * self.used[None, :]
-        weight = free.astype(right.dtype)
-        in_free = _times(jnp.concatenate([changes, steps]) * weight[None, :], changes.T)
-        in_held = _times(steps * (1 - weight)[None, :], jnp.concatenate([changes, steps]).T)
-        yy, sy = jnp.split(in_free, 2)
-        sy_held, ss_held = jnp.split(in_held, 2, axis=1)
-        eye = jnp.eye(self.used.size, dtype=right.dtype)
-        corner = jnp.where(self.below, sy_held, -sy) * both
-        k = jnp.block(
-            [
-                [-eye - both * yy / scale, corner.T],
-                [corner, both * ss_held * scale + jnp.diag(1 - self.used)],
-            ]
-        )
-        right = weight * right
+        mask = free.astype(right.dtype)
+        both = jnp.stack([mask, 1 - mask])[:, None, :] * self.rows[None, :, :]
+        in_free, in_held = jnp.einsum("kan,bn->kab", both, self.rows, precision="highest")
+        m = self.below.shape[0]
+        corner = jnp.where(self.below, in_held[m:, :m], -in_free[m:, :m])
+        k = _saddle(in_free[:m, :m] / self.scale, corner, in_held[m:, m:], self.weight, self.scale)
+        right = mask * right
         inner = jnp.linalg.solve(k, self.down(right))
-        return weight * (right / scale + self.up(inner) / (scale * scale))
+        return mask * (right + self.up(inner) / self.scale) / self.scale
+
+
+def _saddle(
+    head: jax.Array, corner: jax.Array, tail: jax.Array, weight: jax.Array, scale: jax.Array
+) -> jax.Array:
+    """[[-I - head, corner'], [corner, t tail]], in places without a pair the same with nothing but -1 and 1."""
+    m = head.shape[0]
+    used = weight[:m]
+    both = used[:, None] * used[None, :]
+    eye = jnp.eye(m, dtype=head.dtype)
+    corner = both * corner
+    return jnp.block([[-eye - both * head, corner.T], [corner, both * scale * tail + jnp.diag(1 - used)]])
 
 
 def _model(pairs: Pairs) -> _Model:
-    length, dtype = pairs.steps.shape[0], pairs.steps.dtype
-    places = jnp.arange(length, dtype=jnp.int32)
-    age = (pairs.moves - 1 - places) % length
-    used = (places < pairs.moves).astype(dtype)
+    _, m, n = pairs.rows.shape
+    places = jnp.arange(m, dtype=jnp.int32)
+    age = (pairs.moves - 1 - places) % m
     below = age[:, None] < age[None, :]
-    both = used[:, None] * used[None, :]
-    eye = jnp.eye(length, dtype=dtype)
-    corner = jnp.where(below, pairs.step_change * both, 0)
-    inverse = jnp.block(
-        [[-eye, corner.T], [corner, pairs.scale * pairs.step_step * both + jnp.diag(1 - used)]]
-    )
-    return _Model(pairs, used, below, inverse, jnp.linalg.inv(inverse))
+    used = (places < pairs.moves).astype(pairs.rows.dtype)
+    weight = jnp.concatenate([used, pairs.scale * used])
+    corner = jnp.where(below, pairs.products[1, :, 0], 0)
+    inverse = _saddle(jnp.zeros_like(corner), corner, pairs.products[1, :, 1], weight, pairs.scale)
+    return _Model(pairs.rows.reshape(2 * m, n), weight, pairs.scale, below, jnp.linalg.inv(inverse))
 
 
-class _Round(NamedTuple):
-    step: jax.Array
+class _Walk(NamedTuple):
+    p: jax.Array  # a step in the box
+    slope: jax.Array  # the gradient of the model there
+    free: jax.Array  # what may move from there
+    best: jax.Array  # the best step
     value: jax.Array  # of the model there
-    down: jax.Array  # held at the lower bound
-    up: jax.Array
     settled: jax.Array
 
 
 def _step(model: _Model, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     """About the minimizer p of g'p + p'B p / 2 with low <= p <= high, as low as a gradient step at least.
 
-    Every round guesses the bounds that hold from the last step (those that a projected gradient step from there
-    runs into), and minimizes in all other unknowns; Bertsekas 1982. The model is convex, so a step that lowers
-    it leads downhill.
+    From the projected gradient step, every round holds the entries that are at a bound and pushed outwards, and
+    minimizes in all others; Bertsekas 1982. The model is convex, so a step that lowers it leads downhill.
     """
-    scale = model.pairs.scale
-    eps = float(jnp.finfo(g.dtype).eps)
-    cut = lambda p: jnp.minimum(jnp.maximum(p, low), high)  # noqa: E731
 
-    def guess(p: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ahead = jax.lax.stop_gradient(p - slope / scale)
-        return ahead <= low, ahead >= high
+    def cut(p: jax.Array) -> jax.Array:
+        return jnp.minimum(jnp.maximum(p, low), high)
 
-    def walk(r: _Round) -> _Round:
-        held = jnp.where(r.down, low, jnp.where(r.up, high, 0))
-        free = ~(r.down | r.up)
-        p = cut(held + model.solve(free, -g - model.times(held)))
+    def seen(p: jax.Array, before: _Walk) -> _Walk:
+        """What the model says of p, and of the best point between here and there."""
         bp = model.times(p)
-        value = jnp.vdot(g + bp / 2, p)
-        down, up = guess(p, g + bp)
-        better = value < r.value
-        return _Round(
-            step=jnp.where(better, p, r.step),
-            value=jnp.where(better, value, r.value),
-            down=down,
-            up=up,
-            settled=jnp.all((down == r.down) & (up == r.up)),
+        along, bend = jnp.vdot(g, p), jnp.vdot(p, bp)
+        length = jnp.clip(-along / jnp.where(bend > 0, bend, 1), 0, 1)
+        value = length * (along + length * bend / 2)
+        better = value < before.value
+        slope = g + bp
+        free = ~(((p <= low) & (slope >= 0)) | ((p >= high) & (slope <= 0)))
+        return _Walk(
+            p,
+            slope,
+            free,
+            jnp.where(better, length * p, before.best),
+            jnp.where(better, value, before.value),
+            jnp.all(free == before.free),
         )
 
-    cauchy = cut(-g / scale)
-    curved = model.times(cauchy)
-    slope, bend = jnp.vdot(g, cauchy), jnp.vdot(cauchy, curved)
-    length = jnp.where(bend > -slope, -slope / jnp.where(bend > 0, bend, 1), 1)
-    down, up = guess(jnp.zeros_like(g), g)
-    start = _Round(length * cauchy, length * slope + length**2 * bend / 2, down, up, jnp.zeros((), bool))
-    turn = lambda r, _: (jax.lax.cond(r.settled, lambda r: r, walk, r), None)  # noqa: E731
+    def walk(w: _Walk) -> _Walk:
+        return seen(cut(w.p + model.solve(w.free, -w.slope)), w)
+
+    zero, no = jnp.zeros_like(g), jnp.zeros(g.shape, bool)
+    start = seen(cut(-g / model.scale), _Walk(zero, g, no, zero, jnp.zeros((), g.dtype), jnp.zeros((), bool)))
+    start = start._replace(settled=jnp.zeros((), bool))
+    turn = lambda w, _: (jax.lax.cond(w.settled, lambda w: w, walk, w), None)  # noqa: E731
     end, _ = jax.lax.scan(turn, start, None, length=_ROUNDS)
-    # a step to a bound goes a little beyond, so that the point that is cut back is at the bound exactly
-    p = end.step
-    beyond = ((p <= low) | (p >= high)).astype(p.dtype)
-    return p * (1 + 4 * eps * beyond)
+    # A step to a bound goes a little beyond, so that the point that is cut back is at the bound exactly.
+    p, eps = end.best, float(jnp.finfo(g.dtype).eps)
+    return jnp.where((p <= low) | (p >= high), p * (1 + 4 * eps), p)
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:

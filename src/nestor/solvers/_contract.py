@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,18 @@ class Problem:
             return transform(dataclasses.replace(fun, captured=captured))(point)
 
         return trees.guarded(at)((fun.captured, x))
+
+    def raveled(self, x: Tree) -> tuple[Self, jax.Array, Callable[[jax.Array], Tree]]:
+        """The same problem of one flat vector, x as that vector, and the way back; see `trees.ravel`."""
+        vector, back = trees.ravel(x)
+        fun = self.fun
+        if isinstance(fun, Bound):
+            program = fun.program
+            flat: Any = dataclasses.replace(fun, program=lambda captured, v: program(captured, back(v)))
+        else:
+            flat = lambda v: fun(back(v))  # noqa: E731
+        box = None if self.box is None else Box(*(trees.ravel(side)[0] for side in self.box))
+        return dataclasses.replace(self, fun=flat, box=box), vector, back
 
 
 @dataclasses.dataclass(frozen=True)

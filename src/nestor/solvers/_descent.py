@@ -22,7 +22,7 @@ from nestor.solvers._contract import (
     no_info,
 )
 from nestor.solvers._rates import Rate
-from nestor.solvers._searches import Search, SearchState, begin, rounding
+from nestor.solvers._searches import Search, SearchState, begin
 
 Tree = Any
 
@@ -203,13 +203,19 @@ def _downhill(
 def _along(state: DescentState, x: Tree, grad: Tree, box: Box | None) -> tuple[jax.Array, jax.Array]:
     """The slopes at the trial and at the point it started from, along the direction that was followed.
 
-    Where bounds have bent the path that is the chord, in units of the step length.
+    Where bounds have bent the path they are those along the chord, in units of the step length. A chord that
+    still goes down counts only with what a longer step would change: the entries that are not at a bound.
     """
     if box is None:
         return trees.dot(grad, state.direction), state.slope
     alpha = state.search.alpha
     chord = trees.scale(1 / jnp.where(alpha > 0, alpha, 1), trees.subtract(x, state.x))
-    return trees.dot(grad, chord), trees.dot(state.grad, chord)
+    slope = trees.dot(grad, chord)
+    onward = jax.tree.map(
+        lambda v, d, low, high: jnp.where(jnp.where(d > 0, v < high, v > low), d, 0), x, state.direction, *box
+    )
+    ahead = jnp.minimum(trees.dot(grad, onward), 0)
+    return jnp.where(slope < 0, jnp.maximum(slope, ahead), slope), trees.dot(state.grad, chord)
 
 
 def _step_of_a_search(
@@ -261,7 +267,8 @@ def _step_of_a_search(
     alpha = jnp.where(settle, searching.low, searching.alpha)
     alpha = jnp.where(final, jnp.zeros_like(alpha), alpha)
     expected = -state.search.alpha * old_slope
-    wrong = (value > state.value) & (expected > 1e3 * rounding(state.value)) & ~exhausted
+    doubt = 1e4 * float(jnp.finfo(value.dtype).eps) * jnp.abs(state.value)
+    wrong = (value > state.value) & (expected > doubt) & ~exhausted
     ending = jnp.where(finite, jnp.where(wrong, _FINAL_NOT_DESCENT, _FINAL), _FINAL_NOT_FINITE)
     phase = jnp.where(final, ending, jnp.where(settle, _SETTLED, _SEARCHING)).astype(jnp.int32)
     failure = jnp.where(state.phase == _FINAL, code(Status.LINE_SEARCH_FAILED), code(Status.NOT_FINITE))

@@ -251,5 +251,10 @@ def _between(
 
 
 def rounding(value0: jax.Array) -> jax.Array:
-    """How much of a difference of objective values may be rounding."""
-    return jax.lax.stop_gradient(10 * float(jnp.finfo(value0.dtype).eps) * jnp.abs(value0))
+    """How much of a difference of objective values may be rounding.
+
+    More than the last digits: sums and differences of larger numbers in the objective lose some. A step within it
+    is judged by its slopes, which is no weaker; Hager and Zhang 2005 take 1e-6 of the value.
+    """
+    eps = float(jnp.finfo(value0.dtype).eps)
+    return jax.lax.stop_gradient(max(10 * eps, min(eps ** (2 / 3), 1e-6)) * jnp.abs(value0))
