@@ -17,6 +17,7 @@ from nestor.solvers._quadratic import Answer, Quadratic
 
 Tree = Any
 
+_MEMORY = 4  # the merit has to fall below the highest of so many
 _CHANCES = 3  # random moves away from where the constraints cannot be met to first order
 
 
@@ -58,6 +59,7 @@ class SQPState(NamedTuple):
         info: about the point just evaluated.
         base: what was found at the last point that was kept.
         answer: of the quadratic program that proposed the point to be evaluated next.
+        recent: value and violation of the last points that were kept, shape (memory, 2).
         promised: how much the merit is to fall there by the quadratic model.
         price: the weight of the violation in the merit.
         radius: of the trust region.
@@ -71,6 +73,7 @@ class SQPState(NamedTuple):
     info: Info
     base: _Seen
     answer: Answer
+    recent: jax.Array
     promised: jax.Array
     price: jax.Array
     radius: jax.Array
@@ -131,6 +134,7 @@ class SQP:
             info=Info(infinite, infinite, no),
             base=base,
             answer=answer,
+            recent=jnp.full((_MEMORY, 2), -jnp.inf, x.dtype),
             promised=zero,
             price=zero,
             radius=radius,
@@ -213,6 +217,9 @@ def _judged(trial: _Seen, state: SQPState) -> tuple[_Seen, SQPState]:
     noise = 10 * eps * jnp.maximum(jnp.abs(before), 1)
     quiet = state.promised <= noise
     ratio = fell / jnp.maximum(state.promised, noise)
+    highest = jnp.maximum(jnp.max(state.recent[:, 0] + state.price * state.recent[:, 1]), before)
+    patient = (highest - before + fell) / jnp.maximum(highest - before + state.promised, noise)
+    ratio = jnp.maximum(ratio, patient)
     good = finite & (state.forced | (ratio > 1e-4) | (quiet & (fell >= -noise)))
     size = jnp.max(jnp.abs(d) / _sizes(base.x))
     missed = state.promised - fell
@@ -222,7 +229,9 @@ def _judged(trial: _Seen, state: SQPState) -> tuple[_Seen, SQPState]:
     grown = jnp.where((ratio > 0.75) & (size > 0.8 * state.radius), 2.5 * state.radius, state.radius)
     kept = jnp.where((ratio < 0.25) & ~quiet, less, grown)
     radius = jnp.where(first | correct, state.radius, jnp.where(good, kept, less))
+    found = jnp.stack([trial.value, trial.violation])
     return trees.select(good | first, trial, base), state._replace(
+        recent=jnp.where(good | first, jnp.roll(state.recent, 1, axis=0).at[0].set(found), state.recent),
         info=state.info._replace(accepted=good | first),
         radius=radius,
         correcting=correct,
