@@ -52,8 +52,9 @@ class Answer(NamedTuple):
 
 
 class _Iterate(NamedTuple):
-    """An interior point. Slacks and duals, whose products vanish at a solution, are in the order: of the lower
-    bounds, of the upper bounds, of the rows below zero, above zero.
+    """An interior point; the products of slacks and duals vanish at a solution.
+
+    Both are in the order: of the lower bounds, of the upper bounds, of the rows below zero, above zero.
     """
 
     d: jax.Array
