@@ -68,6 +68,7 @@ from nestor.solvers import (
     fixed_point,
     least_squares,
     minimum,
+    solve_qp,
 )
 
 if typing.TYPE_CHECKING:
@@ -187,6 +188,7 @@ __all__ = [
     "rmsprop",
     "schedules",
     "sgd",
+    "solve_qp",
     "torch",
     "train",
     "tuned",

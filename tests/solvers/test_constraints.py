@@ -46,7 +46,7 @@ def test_a_tree_with_bounds_an_equality_and_an_inequality(name):
     solution = nestor.minimize(hs71, START, bounds=(1.0, 5.0), constraints=HS71, solver=SOLVERS[name])
     assert solution.success
     np.testing.assert_allclose(solution.fun, 17.0140172891, atol=1e-7)
-    assert isinstance(solution.x, dict) and solution.x["a"] == 1.0  # at its bound, exactly
+    assert solution.x["a"] == 1.0  # at its bound, exactly
     kkt = solution.kkt
     assert max(float(kkt.stationarity), float(kkt.feasibility), float(kkt.complementarity)) < 3e-8
     np.testing.assert_allclose(kkt.lower["a"], 1.0878712, atol=1e-6)
@@ -108,6 +108,10 @@ def sphere_jacobian(y):
     return (np.eye(3) - np.outer(y, y) / size**2) / size
 
 
+def _grad_of_vmap(y, i):
+    return jax.grad(lambda y: jnp.sum(jax.vmap(nearest_on_sphere)(jnp.stack([y, y])), axis=0)[i] / 2)(y)
+
+
 Y = jnp.array([1.0, 2.0, -0.5])
 NESTINGS = {
     "jacrev": jax.jacrev(nearest_on_sphere),
@@ -116,12 +120,7 @@ NESTINGS = {
     "vmap of grad": lambda y: jax.vmap(lambda i: jax.grad(lambda y: nearest_on_sphere(y)[i])(y))(
         jnp.arange(3)
     ),
-    "grad of vmap": lambda y: jnp.stack(
-        [
-            jax.grad(lambda y: jnp.sum(jax.vmap(nearest_on_sphere)(jnp.stack([y, y])), axis=0)[i] / 2)(y)
-            for i in range(3)
-        ]
-    ),
+    "grad of vmap": lambda y: jnp.stack([_grad_of_vmap(y, i) for i in range(3)]),
     "jacfwd of minimum": lambda y: jax.hessian(_sphere_value)(y),
 }
 
@@ -257,7 +256,7 @@ def test_a_callback_is_shown_the_unknowns_alone():
     nestor.minimize(
         jnp.sum, -jnp.ones(2), constraints=Constraint(lambda x: x @ x, equal=2.0), callback=seen.append
     )
-    assert seen and all(report.x.shape == (2,) for report in seen)
+    assert {report.x.shape for report in seen} == {(2,)}
 
 
 # --- bad input ---------------------------------------------------------------------------------------
@@ -299,3 +298,55 @@ def test_solvers_and_constraints_that_do_not_go_together():
         nestor.minimize(jnp.sum, jnp.zeros(2), solver=nestor.SQP())
     with pytest.raises(nestor.BadArgument, match="inner"):
         nestor.minimize(jnp.sum, jnp.zeros(2), constraints=CIRCLE, solver=nestor.AugmentedLagrangian(3.0))
+
+
+# --- linear and quadratic programs -------------------------------------------------------------------
+
+
+def test_quadratic_programs_are_solved_and_differentiated():
+    rng = np.random.default_rng(1)
+    n, k, m = 6, 2, 4
+    root, q = rng.normal(size=(n, n)), rng.normal(size=n)
+    A, G = rng.normal(size=(k, n)), rng.normal(size=(m, n))
+    inside = rng.normal(size=n)
+    data = {"P": root @ root.T, "q": q, "A": A, "b": A @ inside, "G": G, "h": G @ inside + 0.1}
+    data = {name: jnp.asarray(value) for name, value in data.items()}
+    solution = nestor.solve_qp(**data)
+    y, z = solution.kkt.constraints
+    assert float(jnp.min(z)) >= 0
+    assert float(jnp.max(z)) > 0.01
+    P, h = np.asarray(data["P"]), np.asarray(data["h"])
+    np.testing.assert_allclose(P @ solution.x + q + A.T @ y + G.T @ z, 0, atol=1e-8)
+    np.testing.assert_allclose(A @ solution.x, data["b"], atol=1e-8)
+    np.testing.assert_allclose(np.minimum(z, h - G @ solution.x), 0, atol=1e-8)
+    slopes = jax.grad(lambda data: jnp.sum(nestor.solve_qp(**data).x))(data)
+    on = np.asarray(z) > 1e-6  # with the active rows as equalities it is one linear system
+    rows = np.vstack([A, G[on]])
+    system = np.block([[P, rows.T], [rows, np.zeros((len(rows), len(rows)))]])
+    right = np.linalg.solve(system, np.concatenate([np.ones(n), np.zeros(len(rows))]))
+    np.testing.assert_allclose(slopes["q"], -right[:n], atol=1e-8)
+    np.testing.assert_allclose(slopes["b"], right[n : n + k], atol=1e-8)
+    np.testing.assert_allclose(np.asarray(slopes["h"])[on], right[n + k :], atol=1e-8)
+
+
+def test_linear_programs_agree_with_scipy():
+    rng = np.random.default_rng(2)
+    n, m = 5, 6
+    c, G = rng.normal(size=n), rng.normal(size=(m, n))
+    h = np.abs(rng.normal(size=m)) + 0.1
+    theirs = scipy.optimize.linprog(c, A_ub=G, b_ub=h, bounds=(-1, 2))
+    ours = nestor.solve_qp(None, c, G=G, h=h, bounds=(-1.0, 2.0))
+    np.testing.assert_allclose(ours.x, theirs.x, atol=1e-9)
+    np.testing.assert_allclose(ours.kkt.constraints[0], -theirs.ineqlin.marginals, atol=1e-8)
+    with pytest.raises(nestor.BadArgument, match="together"):
+        nestor.solve_qp(None, c, G=G)
+    with pytest.raises(nestor.BadArgument, match="shape"):
+        nestor.solve_qp(None, c, A=G[:, :2], b=h)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["INFEASIBLE", "UNBOUNDED"])
+def test_linear_programs_without_an_answer_say_so(name):
+    G, h = jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([-1.0, -1.0 if name == "INFEASIBLE" else 3.0])
+    solution = nestor.solve_qp(None, jnp.array([0.0, 1.0]), G=G, h=h, raise_on_failure=False)
+    assert solution.status.name == name

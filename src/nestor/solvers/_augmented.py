@@ -157,7 +157,7 @@ class AugmentedLagrangian:
         )
 
     def _round(self, problem: Constrained, weights: _Weights) -> _Inner:
-        return _Inner(problem.fun, problem.tol, problem.box, weights)
+        return _Inner(problem.fun, problem.tol, box=problem.box, weights=weights)
 
     def step(self, problem: Constrained, point: Point, state: AugmentedState) -> tuple[Point, AugmentedState]:
         """See `Solver.step`."""

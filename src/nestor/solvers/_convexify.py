@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+_CURVED = 1e-3  # of the largest entry of the Hessian
+
 
 def convexify(
     hessian: jax.Array, rows: jax.Array, targets: jax.Array
@@ -45,7 +47,10 @@ def convexify(
     made = jnp.maximum(jnp.abs(curvatures), floor)
     reduced = along @ ((ways * made[None, :]) @ ways.T) @ along
     inverted = along @ ((ways / made[None, :]) @ ways.T) @ along
-    mixed = along @ (hessian / size) @ across
+    # What is mixed matters less and less near a solution; along ways of hardly any curvature it would make the
+    # rest of K enormous, so there it is made smaller.
+    shrunk = jnp.minimum(1.0, jnp.sqrt(made / _CURVED))
+    mixed = along @ ((ways * shrunk[None, :]) @ ways.T) @ (hessian / size) @ across
     own = across @ (hessian / size) @ across
     lacking = mixed.T @ inverted @ mixed - own
     most = jnp.linalg.eigvalsh((lacking + lacking.T) / 2)[-1]

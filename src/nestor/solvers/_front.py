@@ -159,6 +159,9 @@ def minimize(
         bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
             rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
+        constraints: None, a `Constraint` or a sequence of them, on any functions of the unknowns; also SciPy's
+            dictionaries, `LinearConstraint` and `NonlinearConstraint`. They may be broken on the way, and hold to
+            `tol` at the answer; the solution is differentiable in all that they close over and in their limits.
         prox: None, or g, so that fun + g is minimized: a penalty or a set of `nestor.proximal`, such as
             ``Lasso(0.1)`` or ``Simplex()``, or a tree of them (a prefix of `x0`, None for no penalty). The
             solution is differentiable in their settings; an entry on the edge of two cases counts to one.
@@ -168,12 +171,15 @@ def minimize(
             an answer and the status is known (outside `jit` and `vmap`): with `Newton()` up to 200 variables, which
             is left half of the steps from max_steps=100 on, `NewtonCG()` above. Counts and history are then those
             of both. With a prox `ProximalGradient()` (the default), `ProjectedGradient()`, `MirrorDescent()`,
-            `FrankWolfe()` or `BlockCoordinateDescent()`.
+            `FrankWolfe()` or `BlockCoordinateDescent()`. With constraints `SQP()` (the default up to 300 variables
+            and constraints together) or `AugmentedLagrangian()` (the default above).
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
             or by max_steps, it also counts as converged when the gradient has come down to this (or to the
-            root of the precision, if that is less) times the first one.
+            root of the precision, if that is less) times the first one. With constraints this is asked of three
+            things: the gradient of the Lagrangian, projected on the bounds, divided by max(1, mean multiplier /
+            100); the violation; and the lesser of multiplier and slack of every inequality.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.

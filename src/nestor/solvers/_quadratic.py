@@ -52,8 +52,9 @@ class Answer(NamedTuple):
 
 
 class _Iterate(NamedTuple):
-    """An interior point. Slacks and duals, whose products vanish at a solution, are in the order: of the lower
-    bounds, of the upper bounds, of the rows below zero, above zero.
+    """An interior point; the products of slacks and duals vanish at a solution.
+
+    Both are in the order: of the lower bounds, of the upper bounds, of the rows below zero, above zero.
     """
 
     d: jax.Array
@@ -64,9 +65,8 @@ class _Iterate(NamedTuple):
 
 def solve(program: Quadratic) -> Answer:
     """The solution. Cost: about 15 factorisations of a matrix of n + m rows."""
-    scaled, cost, sizes = _scaled(program)
-    fixed_scaled = trees.stop_gradient(scaled)
-    end = _interior(fixed_scaled)
+    scaled, units = _scaled(program)
+    end = _interior(trees.stop_gradient(scaled))
     n, m = program.low.size, program.at.size
     larger = end.dual > end.slack
     rough = Answer(end.d, end.multipliers, larger[:n], larger[n : 2 * n])
@@ -75,23 +75,42 @@ def solve(program: Quadratic) -> Answer:
     fine = _on_active_set(scaled, rough, sides)
     better = _error(scaled, fine) <= jnp.maximum(_error(scaled, rough), 1e-14)
     best = trees.select(better, fine, rough)
-    return best._replace(multipliers=best.multipliers * cost / sizes)
+    return best._replace(d=units.d * best.d, multipliers=units.multipliers * best.multipliers)
 
 
-def _scaled(q: Quadratic) -> tuple[Quadratic, jax.Array, jax.Array]:
-    """The program with rows and objective of size one, and what they were divided by."""
-    cost = jnp.maximum(jnp.maximum(jnp.max(jnp.abs(q.linear)), jnp.max(jnp.abs(q.hessian))), 1e-10)
-    sizes = jnp.maximum(jnp.max(jnp.abs(q.rows), axis=1, initial=0.0), 1e-10)
-    cost, sizes = jax.lax.stop_gradient((cost, sizes))
-    scaled = q._replace(
-        hessian=q.hessian / cost,
-        linear=q.linear / cost,
-        rows=q.rows / sizes[:, None],
+class _Units(NamedTuple):
+    """What d and the multipliers of the scaled program are to be multiplied by."""
+
+    d: jax.Array
+    multipliers: jax.Array
+
+
+def _scaled(q: Quadratic) -> tuple[Quadratic, _Units]:
+    """The program with curvatures, slopes and rows of size one."""
+    tiny = 1e-30
+    width = jnp.minimum(q.high - q.low, 1e10)
+    steep = jnp.max(jnp.abs(q.linear))
+    curves = jnp.maximum(jnp.abs(jnp.diagonal(q.hessian)), 1e-12 * jnp.max(jnp.abs(q.hessian)))
+    curves = jnp.maximum(curves, 0.01 * steep / jnp.maximum(width, tiny))
+    unit = 1 / jnp.sqrt(jnp.maximum(curves, tiny))
+    reach = jnp.max(jnp.abs(q.rows) * unit[None, :], axis=1, initial=tiny)
+    asked = jnp.where((q.at > 0) | (q.down > 0), jnp.abs(q.at) / reach, 0.0)
+    size = jnp.maximum(jnp.max(jnp.abs(q.linear) * unit), jnp.max(asked, initial=0.0))
+    size = jnp.maximum(jnp.minimum(size, jnp.max(width / unit)), tiny)
+    unit, size = jax.lax.stop_gradient((unit * size, size))
+    rows = q.rows * unit[None, :]
+    sizes = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, initial=tiny))
+    scaled = Quadratic(
+        hessian=q.hessian * jnp.outer(unit, unit) / size**2,
+        linear=q.linear * unit / size**2,
+        rows=rows / sizes[:, None],
         at=q.at / sizes,
-        up=q.up * sizes / cost,
-        down=q.down * sizes / cost,
+        low=q.low / unit,
+        high=q.high / unit,
+        up=q.up * sizes / size**2,
+        down=q.down * sizes / size**2,
     )
-    return scaled, cost, sizes
+    return scaled, _Units(unit, size**2 / sizes)
 
 
 # --- the interior-point method -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from nestor.solvers._quadratic import Answer, Quadratic
 
 Tree = Any
 
+_MEMORY = 4  # the merit has to fall below the highest of so many
 _CHANCES = 3  # random moves away from where the constraints cannot be met to first order
 
 
@@ -58,6 +59,7 @@ class SQPState(NamedTuple):
         info: about the point just evaluated.
         base: what was found at the last point that was kept.
         answer: of the quadratic program that proposed the point to be evaluated next.
+        recent: value and violation of the last points that were kept, shape (memory, 2).
         promised: how much the merit is to fall there by the quadratic model.
         price: the weight of the violation in the merit.
         radius: of the trust region.
@@ -71,6 +73,7 @@ class SQPState(NamedTuple):
     info: Info
     base: _Seen
     answer: Answer
+    recent: jax.Array
     promised: jax.Array
     price: jax.Array
     radius: jax.Array
@@ -131,6 +134,7 @@ class SQP:
             info=Info(infinite, infinite, no),
             base=base,
             answer=answer,
+            recent=jnp.full((_MEMORY, 2), -jnp.inf, x.dtype),
             promised=zero,
             price=zero,
             radius=radius,
@@ -151,7 +155,7 @@ class SQP:
         found = residuals(point, grad, h, g, problem.box)
         base, state = _judged(trial, state)
         walls = _walls(problem, base.x)
-        state = _propose(base, trial, state, walls)
+        state = _propose(base, trial, state, walls, problem.tol)
         answer = state.answer
         onto = jnp.where(answer.at_low & (answer.d <= walls.down), walls.lower, base.x + answer.d)
         onto = jnp.where(answer.at_high & (answer.d >= walls.up), walls.upper, onto)
@@ -213,6 +217,9 @@ def _judged(trial: _Seen, state: SQPState) -> tuple[_Seen, SQPState]:
     noise = 10 * eps * jnp.maximum(jnp.abs(before), 1)
     quiet = state.promised <= noise
     ratio = fell / jnp.maximum(state.promised, noise)
+    highest = jnp.maximum(jnp.max(state.recent[:, 0] + state.price * state.recent[:, 1]), before)
+    patient = (highest - before + fell) / jnp.maximum(highest - before + state.promised, noise)
+    ratio = jnp.maximum(ratio, patient)
     good = finite & (state.forced | (ratio > 1e-4) | (quiet & (fell >= -noise)))
     size = jnp.max(jnp.abs(d) / _sizes(base.x))
     missed = state.promised - fell
@@ -222,7 +229,9 @@ def _judged(trial: _Seen, state: SQPState) -> tuple[_Seen, SQPState]:
     grown = jnp.where((ratio > 0.75) & (size > 0.8 * state.radius), 2.5 * state.radius, state.radius)
     kept = jnp.where((ratio < 0.25) & ~quiet, less, grown)
     radius = jnp.where(first | correct, state.radius, jnp.where(good, kept, less))
+    found = jnp.stack([trial.value, trial.violation])
     return trees.select(good | first, trial, base), state._replace(
+        recent=jnp.where(good | first, jnp.roll(state.recent, 1, axis=0).at[0].set(found), state.recent),
         info=state.info._replace(accepted=good | first),
         radius=radius,
         correcting=correct,
@@ -234,44 +243,47 @@ def _sizes(x: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.abs(jax.lax.stop_gradient(x)), 1)
 
 
-def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPState:
+def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: float) -> SQPState:
     """Solve the quadratic program at the base (of the corrected constraints, if it is to be corrected)."""
-    grad, rows, at = base.jacobian[0], base.rows, base.at
     before = state.answer
-    held, targets = _expected(base, before, walls, state.turn == 0)
-    hessian, linear, _ = convexify(base.hessian, held, targets)
+    scale = _scale(base)
+    grad, rows = scale * base.jacobian[0], base.rows * scale[None, :]
+    own = base.hessian * jnp.outer(scale, scale)
+    held, targets = _expected(base, rows, before, walls, state.turn == 0)
+    hessian, linear, _ = convexify(own, held, targets)
     wide = state.radius * _sizes(base.x)
-    at = jnp.where(state.correcting, trial.at - rows @ before.d, base.at)
     program = Quadratic(
         hessian,
         grad + linear,
         rows,
-        at,
-        jnp.maximum(walls.down, -wide),
-        jnp.minimum(walls.up, wide),
-        up=jnp.ones_like(at),
+        jnp.where(state.correcting, trial.at - base.rows @ before.d, base.at),
+        jnp.maximum(walls.down, -wide) / scale,
+        jnp.minimum(walls.up, wide) / scale,
+        up=jnp.ones_like(base.at),
         down=jnp.concatenate([jnp.ones_like(base.h), jnp.zeros_like(base.g)]),
     )
-    start = jnp.maximum(jnp.max(jnp.abs(grad)), 1)
-    largest = jnp.max(jnp.abs(before.multipliers), initial=0.0)
-    eased = jnp.where(state.price > 1e3 * jnp.maximum(largest, 1), 1e2 * jnp.maximum(largest, 1), state.price)
-    price = jnp.where(state.turn == 0, start, jnp.where(state.info.accepted, eased, state.price))
-    answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size)
-    lost = hopeless & (state.radius > 1e-2)
-    forced = lost & (state.hopeless < _CHANCES)
-    noise = jax.random.uniform(jax.random.key(0), base.x.shape, base.x.dtype, -0.01, 0.01)
-    away = jnp.minimum(jnp.maximum(noise * wide, program.low), program.high)
-    answer = answer._replace(
-        d=jnp.where(forced, away, answer.d),
-        at_low=answer.at_low & ~forced,
-        at_high=answer.at_high & ~forced,
-    )
+    price = _first_price(base, state)
+    eps = float(jnp.finfo(price.dtype).eps)
+    rounding = 10 * eps * jnp.max(jnp.abs(base.rows) @ jnp.abs(base.x) + jnp.abs(base.at), initial=0.0)
+    enough = jnp.maximum(0.01 * tol, rounding)
+    answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size, enough)
+    met = ~state.correcting & ~hopeless & (left <= enough)
+    price = jnp.where(met, _eased(price, base, answer.multipliers), price)
     d = answer.d
-    curve = jnp.vdot(d, base.hessian @ d)
+    curve = jnp.vdot(d, own @ d)
     bent = jnp.vdot(linear, d) + jnp.vdot(d, hessian @ d) / 2
     worth = price * (base.violation - left)
     promised = -jnp.vdot(grad, d) + worth - jnp.where(curve > 0, curve / 2, 0.0)
     promised = jnp.where(promised > 0, promised, -jnp.vdot(grad, d) - bent + worth)
+    lost = hopeless & (state.radius > 1e-2)
+    forced = lost & (state.hopeless < _CHANCES)
+    noise = jax.random.uniform(jax.random.key(0), base.x.shape, base.x.dtype, -0.01, 0.01)
+    away = jnp.minimum(jnp.maximum(noise * wide / scale, program.low), program.high)
+    answer = answer._replace(
+        d=scale * jnp.where(forced, away, d),
+        at_low=answer.at_low & ~forced,
+        at_high=answer.at_high & ~forced,
+    )
     return state._replace(
         answer=answer,
         price=price,
@@ -281,7 +293,30 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls) -> SQPSt
     )
 
 
-def _expected(base: _Seen, answer: Answer, walls: _Walls, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _scale(base: _Seen) -> jax.Array:
+    """The units in which the steps of all variables matter alike: by size, and by curvature where there is any."""
+    sizes = _sizes(base.x)
+    bent = jnp.abs(jnp.diagonal(base.hessian)) * sizes**2
+    most = jnp.max(bent)
+    share = jnp.where(most > 0, bent / jnp.where(most > 0, most, 1.0), 1.0)
+    return jax.lax.stop_gradient(sizes / jnp.sqrt(jnp.maximum(share, 1e-8)))
+
+
+def _first_price(base: _Seen, state: SQPState) -> jax.Array:
+    """The price that is tried first."""
+    return jnp.where(state.turn == 0, jnp.maximum(jnp.max(jnp.abs(base.jacobian[0])), 1), state.price)
+
+
+def _eased(price: jax.Array, base: _Seen, multipliers: jax.Array) -> jax.Array:
+    """A price not far above the multipliers: a higher one lets the merit follow curved constraints too closely."""
+    usual = 1e-3 * jnp.max(jnp.abs(base.jacobian[0]))
+    wanted = 3 * jnp.maximum(jnp.max(jnp.abs(multipliers), initial=0.0), usual)
+    return jnp.minimum(price, jnp.maximum(wanted, 0.1 * price))
+
+
+def _expected(
+    base: _Seen, rows: jax.Array, answer: Answer, walls: _Walls, first: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The rows that are expected to hold with equality, zero for others, and what d has to bring them to."""
     n, dtype = base.x.size, base.x.dtype
     broken = jnp.concatenate([jnp.ones_like(base.h, bool), base.g <= 0])
@@ -292,8 +327,8 @@ def _expected(base: _Seen, answer: Answer, walls: _Walls, first: jax.Array) -> t
     grad = base.jacobian[0]
     low = jnp.where(first, (base.x <= walls.lower) & (grad > 0), low)
     high = jnp.where(first, (base.x >= walls.upper) & (grad < 0), high)
-    rows = jnp.concatenate([active[:, None] * base.rows, jnp.diag((low | high).astype(dtype))])
-    return rows, jnp.concatenate([-active * base.at, jnp.zeros((n,), dtype)])
+    held = jnp.concatenate([active[:, None] * rows, jnp.diag((low | high).astype(dtype))])
+    return held, jnp.concatenate([-active * base.at, jnp.zeros((n,), dtype)])
 
 
 class _Steering(NamedTuple):
@@ -308,7 +343,7 @@ class _Steering(NamedTuple):
 
 
 def _steered(
-    program: Quadratic, price: jax.Array, once: jax.Array, k: int
+    program: Quadratic, price: jax.Array, once: jax.Array, k: int, enough: jax.Array
 ) -> tuple[Answer, jax.Array, jax.Array, jax.Array]:
     """The solution at the lowest price, of those tried, that makes it care enough about the constraints.
 
@@ -320,20 +355,21 @@ def _steered(
     """
     eps = float(jnp.finfo(price.dtype).eps)
     now = _broken(program.at, k)
-    tiny = 1e-6 * now + 10 * eps
+    tiny = 1e-6 * now + enough
     highest = price * (1e8 if eps < 1e-10 else 1e4)
 
     def turn(w: _Steering) -> _Steering:
         priced = program._replace(up=w.price * program.up, down=w.price * program.down)
         found = _quadratic.solve(priced)
-        left = _broken(program.at + program.rows @ found.d, k)
+        capped = jnp.abs(found.multipliers) > 0.99 * w.price  # only a row at its price is broken on purpose
+        left = _broken(jnp.where(capped, program.at + program.rows @ found.d, 0.0), k)
         probing = w.turn == 1
         least = jnp.where(probing, left, w.least)
         goal = jnp.where(probing, jnp.where(left <= tiny, tiny, now - 0.1 * (now - left)), w.goal)
-        enough = probing & (w.left <= goal)  # the price at hand was enough after all
+        cheap = probing & (w.left <= goal)  # the price at hand was enough after all
         hopeless = probing & (left >= (1 - 1e-6) * now)
-        keep = enough | (probing & ~hopeless)
-        done = jnp.where(probing, enough | hopeless, (left <= goal) | once | (w.price >= highest))
+        keep = cheap | (probing & ~hopeless)
+        done = jnp.where(probing, cheap | hopeless, (left <= goal) | once | (w.price >= highest))
         return _Steering(
             w.turn + 1,
             jnp.where(w.turn == 0, highest, 10 * w.paid),
@@ -357,5 +393,5 @@ def _steered(
         jnp.int32(0), price, nothing, price, now, tiny, jnp.zeros_like(now), jnp.zeros((), bool)
     )
     end = jax.lax.while_loop(lambda w: ~w.done, turn, start)
-    hopeless = (end.turn > 1) & (end.least >= (1 - 1e-6) * now)
+    hopeless = (end.turn > 1) & (end.least >= (1 - 1e-6) * now) & (now > 1e2 * enough)
     return end.answer, jnp.where(hopeless, price, end.paid), end.left, hopeless
