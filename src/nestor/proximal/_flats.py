@@ -107,7 +107,7 @@ class Affine(Set):
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
-    >>> proximal.Affine(jnp.ones((1, 2)), jnp.ones(1)).project(jnp.zeros(2)).tolist()
+    >>> proximal.Affine(jnp.ones((1, 2)), jnp.ones(1)).project(jnp.zeros(2)).round(3).tolist()
     [0.5, 0.5]
     """
 

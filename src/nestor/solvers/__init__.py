@@ -20,6 +20,7 @@ from nestor.solvers._contract import (
     judge,
     no_info,
 )
+from nestor.solvers._curve_fit import CurveFit, curve_fit
 from nestor.solvers._fixed_points import Anderson, Picard
 from nestor.solvers._frank_wolfe import FrankWolfe
 from nestor.solvers._front import (
@@ -58,6 +59,7 @@ __all__ = [
     "Composite",
     "Constrained",
     "Constraint",
+    "CurveFit",
     "Dogleg",
     "Entropy",
     "FixedPointFinding",
@@ -92,6 +94,7 @@ __all__ = [
     "StrongWolfe",
     "argmin",
     "code",
+    "curve_fit",
     "find_root",
     "fixed_point",
     "info_at",

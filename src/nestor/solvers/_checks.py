@@ -137,7 +137,8 @@ def check_solver(where: str, solver: Any, wanted: Any, defaults: dict[str, str],
     )
     if not fits:
         problem = getattr(solver.solves, "kind", "other")
-        instead = f", or call nestor.{_CALLS[problem]}" if problem in _CALLS else ""
+        other = problem in _CALLS and _CALLS[problem] != where
+        instead = f", or call nestor.{_CALLS[problem]}" if other else ""
         if problem == "constrained minimization":
             instead = ", or pass constraints="
         raise BadArgument(
@@ -371,7 +372,7 @@ def _bad_result(where: str, name: str, shape: Any, want: str, do: str) -> BadArg
     return BadArgument(where, name, got=f"a function that returns {shape_text(shape)}", want=want, do=do)
 
 
-def check_keeps_bounds(where: str, solver: Any) -> None:
+def check_keeps_bounds(where: str, solver: Any, names: tuple[str, ...] = _KEEP_BOUNDS) -> None:
     """A solver that is given bounds must be one that keeps them."""
     if not getattr(solver, "bounds", False):
         raise BadArgument(
@@ -379,5 +380,5 @@ def check_keeps_bounds(where: str, solver: Any) -> None:
             "solver",
             got=f"{type(solver).__name__}, which knows no bounds",
             want="a solver that keeps bounds",
-            do=f"leave solver out, or pass one of {_calls(_KEEP_BOUNDS)}",
+            do=f"leave solver out, or pass one of {_calls(names)}",
         )

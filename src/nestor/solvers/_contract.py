@@ -213,9 +213,18 @@ class FixedPointFinding(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class LeastSquares(Problem):
-    """Find w that minimizes ½|fun(w)|², fun returning a tree of residuals."""
+    """Find w that minimizes ½|fun(w)|², or a robust loss of it, fun returning a tree of residuals.
 
+    Attributes:
+        loss: a `Loss`, or None for squares.
+    """
+
+    loss: Any = None
     kind: ClassVar[str] = "least squares"
+
+    def cost(self, residual: Tree) -> jax.Array:
+        """The objective, from the residuals."""
+        return trees.squared_norm(residual) / 2 if self.loss is None else self.loss.cost(residual)
 
 
 @runtime_checkable

@@ -30,6 +30,7 @@ from nestor.solvers._contract import (
     RootFinding,
 )
 from nestor.solvers._fixed_points import Anderson
+from nestor.solvers._losses import check_loss
 from nestor.solvers._optax import as_solver
 from nestor.solvers._proximal_gradient import ProximalGradient
 from nestor.solvers._roots import NewtonRoot
@@ -43,7 +44,7 @@ _CONSTRAINED_UP_TO = 300  # variables and constraints together
 
 
 def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
-    return trees.squared_norm(problem.fun(x)) / 2
+    return problem.cost(problem.fun(x))
 
 
 def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
@@ -111,7 +112,7 @@ _SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least
 
 
 @dataclasses.dataclass(frozen=True)
-class _Options:
+class Options:
     """What a front function was asked for besides the function and the start, not yet checked.
 
     Attributes:
@@ -204,7 +205,7 @@ def minimize(
     >>> solution.x.round(4).tolist(), solution.status.name
     ([3.0, 3.0], 'CONVERGED')
     """
-    options = _Options(
+    options = Options(
         "minimize",
         solver,
         adjoint,
@@ -262,7 +263,7 @@ def argmin(
     plan, inputs, _ = _prepare_minimization(
         fun,
         x0,
-        _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
+        Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     if solver is None:
         inputs = _onward.share(plan, inputs)
@@ -314,7 +315,7 @@ def minimum(
     plan, inputs, _ = _prepare_minimization(
         fun,
         x0,
-        _Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
+        Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     if solver is None:
         inputs = _onward.share(plan, inputs)
@@ -361,7 +362,7 @@ def find_root(
     0.0833
     """
     solver = NewtonRoot() if solver is None else solver
-    options = _Options(
+    options = Options(
         "find_root", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
     return _solve_vector(ROOT, _ROOTS, _checks.check_same_tree, fun, x0, options)
@@ -400,7 +401,7 @@ def fixed_point(
     0.739
     """
     solver = Anderson() if solver is None else solver
-    options = _Options(
+    options = Options(
         "fixed_point", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
     return _solve_vector(FIXED_POINT, _FIXED, _checks.check_same_tree, fun, x0, options)
@@ -410,6 +411,9 @@ def least_squares(
     fun: Callable[[Tree], Tree],
     x0: Tree,
     *,
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -419,17 +423,23 @@ def least_squares(
     progress: bool = False,
     raise_on_failure: bool = True,
 ) -> Solution:
-    """Minimize ½|fun(w)|² for a function that returns residuals.
+    """Minimize ½|fun(w)|², or a robust loss of the residuals that a function returns.
 
     Args:
         fun: from a tree like `x0` to any tree of residuals.
         x0: the start.
+        bounds: as in `minimize`; kept by `LevenbergMarquardt` alone.
+        loss: "linear" (squares), "soft_l1", "huber", "cauchy" or "arctan": ½ sum of f_scale² rho((r / f_scale)²),
+            entry by entry, with rho(z) = z, 2 (sqrt(1 + z) - 1), z up to 1 and 2 sqrt(z) - 1 beyond, log(1 + z),
+            arctan z. The two last have local minima.
+        f_scale: the size of a residual that begins to count as an outlier; the solution is differentiable in it.
         solver: `LevenbergMarquardt()` (the default), `GaussNewton()` or `Dogleg()`.
-        tol: converged when every entry of J'r is at most this in absolute value.
+        tol: converged when every entry of J'r (of the gradient; with bounds of w - clip(w - gradient)) is at
+            most this in absolute value.
         adjoint, max_steps, history, callback, progress, raise_on_failure: as in `minimize`.
 
     Returns:
-        A `Solution`; `.fun` is ½|r|².
+        A `Solution`; `.fun` is ½|r|², or the robust cost.
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
@@ -442,14 +452,23 @@ def least_squares(
     (2.0, -0.5)
     """
     solver = LevenbergMarquardt() if solver is None else solver
-    options = _Options(
-        "least_squares", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
+    options = Options(
+        "least_squares",
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        history,
+        callback,
+        progress,
+        raise_on_failure,
+        bounds,
     )
-    return _solve_vector(SQUARES, _SQUARES, _checks.check_residuals, fun, x0, options)
+    return fit("least_squares", fun, x0, loss, f_scale, options)
 
 
 def _prepare_minimization(
-    fun: Any, x0: Any, options: _Options
+    fun: Any, x0: Any, options: Options
 ) -> tuple[_drive.Plan, _drive.Inputs, Rows | None]:
     where, solver = options.where, options.solver
     _checks.check_function(where, "fun", fun)
@@ -475,7 +494,7 @@ def _prepare_minimization(
 
 
 def _prepare_constrained(
-    fun: Any, start: Tree, box: Box | None, options: _Options
+    fun: Any, start: Tree, box: Box | None, options: Options
 ) -> tuple[_drive.Plan, _drive.Inputs, Rows]:
     where, solver = options.where, options.solver
     if solver is not None:
@@ -497,7 +516,7 @@ def _prepare_constrained(
 
 
 def _prepare_composite(
-    fun: Any, start: Tree, term: Any, options: _Options
+    fun: Any, start: Tree, term: Any, options: Options
 ) -> tuple[_drive.Plan, _drive.Inputs]:
     where = options.where
     solver = ProximalGradient() if options.solver is None else options.solver
@@ -510,8 +529,24 @@ def _prepare_composite(
     return _plan(COMPOSITE, program, captured, start, options, beside=_drive.beside(term))
 
 
+def fit(where: str, fun: Any, x0: Any, loss: Any, f_scale: Any, options: Options) -> Solution:
+    """Least squares with bounds and a loss, for that front function."""
+    _checks.check_function(where, "fun", fun)
+    start = _checks.check_start(where, "x0", x0)
+    box = check_bounds(where, options.bounds, start)
+    robust = check_loss(where, loss, f_scale, trees.float_dtype(start))
+    _checks.check_solver(where, options.solver, LeastSquares, _SQUARES, LeastSquares.kind)
+    if box is not None:
+        _checks.check_keeps_bounds(where, options.solver, ("LevenbergMarquardt",))
+    start = clip(start, box)
+    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
+    _checks.check_residuals(where, "fun", shape, start)
+    beside = () if robust is None else _drive.beside(robust)
+    return _run(*_plan(SQUARES, program, captured, start, options, box, beside), options)
+
+
 def _solve_vector(
-    kind: _drive.Kind, names: dict[str, str], check: Any, fun: Any, x0: Any, options: _Options
+    kind: _drive.Kind, names: dict[str, str], check: Any, fun: Any, x0: Any, options: Options
 ) -> Solution:
     where = options.where
     _checks.check_function(where, "fun", fun)
@@ -527,7 +562,7 @@ def _plan(
     program: Program,
     captured: list[Any],
     start: Tree,
-    options: _Options,
+    options: Options,
     box: Box | None = None,
     beside: tuple[_drive.Beside, ...] = (),
 ) -> tuple[_drive.Plan, _drive.Inputs]:
@@ -559,7 +594,7 @@ def _plan(
     return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box, beside)
 
 
-def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
+def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: Options) -> Solution:
     bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
     if options.solver is None:
         inputs = _onward.share(plan, inputs)
@@ -624,7 +659,7 @@ def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solut
     return Solution(x, answer.value, record.code, stats, record.history, kkt)
 
 
-def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
+def _deliver(plan: _drive.Plan, answer: Any, options: Options) -> Solution:
     solution = _solution(plan, answer, options.rows)
     if isinstance(solution.code, jax.core.Tracer):
         return solution
