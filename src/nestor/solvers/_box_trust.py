@@ -123,5 +123,6 @@ def step_in_a_box(
     end, _ = jax.lax.scan(turn, start, None, length=_ROUNDS)
     # A step to a bound goes a little beyond, so that the point that is cut back is at the bound exactly.
     eps = float(jnp.finfo(g.dtype).eps)
-    p = jnp.where((end.p <= room.low) | (end.p >= room.high), end.p * (1 + 4 * eps), end.p)
+    onto = ((1 + 16 * eps) * end.p <= room.low) | ((1 + 16 * eps) * end.p >= room.high)
+    p = jnp.where(onto, (1 + 32 * eps) * end.p, end.p)
     return p, jax.lax.stop_gradient(-end.value), end.convex

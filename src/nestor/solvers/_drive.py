@@ -39,6 +39,7 @@ class Kind(NamedTuple):
         symmetric, positive: facts about the derivative of that residual at a solution.
         by_value: whether the best point seen is the one of least value; else it is that of least optimality.
         report: (problem, x) -> what `Solution.kkt` is made from; None where there is none.
+        settle: (problem, x) -> (x with what is at a bound there exactly, the report), or None without bounds.
     """
 
     problem: type[Problem]
@@ -48,6 +49,7 @@ class Kind(NamedTuple):
     positive: bool
     by_value: bool = True
     report: Callable[[Any, Tree], Tree] | None = None
+    settle: Callable[[Any, Tree], Any] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -222,16 +224,21 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
                 carry.state, "convex", True
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
+        x, kkt = carry.best_x, plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x)
+        settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
+        if settled is not None:
+            verdict = _agreeing(verdict, carry.best.optimality, settled[1].residuals.stationarity, plan.tol)
+            x, kkt = trees.select(verdict == int(Status.CONVERGED), settled[0], x), settled[1]
         record = Record(
             code=verdict,
             turns=carry.turns,
             accepted=carry.accepted,
             optimality=carry.best.optimality,
             history=_made(seen, carry.turns) if isinstance(seen, History) else None,
-            kkt=plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x),
+            kkt=kkt,
             first=carry.first,
         )
-        return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
+        return Answer(x, carry.best.value, trees.stop_gradient(record))
 
     def residual(x: Tree, inputs: Inputs) -> Tree:
         return plan.kind.residual(bind(inputs)[1], x)
@@ -251,6 +258,12 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     of_value = None if plan.kind.value is None else value
     condition = Condition(residual, of_value, plan.kind.symmetric, plan.kind.positive)
     return loop, read, condition
+
+
+def _agreeing(verdict: jax.Array, optimality: jax.Array, again: jax.Array, tol: float) -> jax.Array:
+    """The verdict; one of convergence only where the residual, computed again, is as small, but for rounding."""
+    same = again <= 2 * jnp.maximum(optimality, tol)
+    return jnp.where((verdict == int(Status.CONVERGED)) & ~same, code(Status.STALLED), verdict)
 
 
 def _last_seen(carry: Carry) -> History:

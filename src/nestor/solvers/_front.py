@@ -47,6 +47,10 @@ def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
     return problem.cost(problem.fun(x))
 
 
+def _objective(problem: Minimization, x: Tree) -> jax.Array:
+    return problem.fun(x)
+
+
 def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
     """What holds at a minimum of `of` in a box, and the value there: see `_bounds`."""
 
@@ -65,9 +69,15 @@ def _value_of_image(problem: Composite, x: Tree) -> jax.Array:
 
 
 MINIMIZATION = _drive.Kind(
-    Minimization, *_of_minimum(lambda problem, x: problem.fun(x)), symmetric=True, positive=True
+    Minimization,
+    *_of_minimum(_objective),
+    symmetric=True,
+    positive=True,
+    settle=_kkt.report_in_a_box(_objective),
 )
-SQUARES = _drive.Kind(LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True)
+SQUARES = _drive.Kind(
+    LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True, settle=_kkt.report_in_a_box(_cost)
+)
 CONSTRAINED = _drive.Kind(
     Constrained,
     _kkt.condition,
@@ -636,7 +646,7 @@ def _traced(tree: Tree) -> bool:
 
 def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
     record, x, kkt = answer.record, answer.x, None
-    if rows is not None:
+    if record.kkt is not None:
         found: _kkt.Report = record.kkt
         kkt = KKT(
             found.residuals.stationarity,
@@ -644,9 +654,10 @@ def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solut
             found.residuals.complementarity,
             found.lower,
             found.upper,
-            rows.multipliers(x.equal, x.inequal),
+            () if rows is None else rows.multipliers(x.equal, x.inequal),
             found.weakly_active,
         )
+    if rows is not None:
         x = x.x
     tol = jnp.asarray(plan.tol, answer.value.dtype)
     stats = Stats(

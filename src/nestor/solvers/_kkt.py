@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -109,3 +110,52 @@ def report(problem: Constrained, point: Point) -> Report:
     at = at_bound(point.x, problem.box)
     weak_bounds = jax.tree.map(lambda on, d: jnp.sum(on & (jnp.abs(d) <= tol)), at, grad)
     return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)))
+
+
+# --- bounds alone ------------------------------------------------------------------------------------
+
+
+def snapped(x: Tree, grad: Tree, box: Box) -> Tree:
+    """x, with the entries at their bound that a gradient step would take there.
+
+    A solution within the tolerance may be a rounding away from a bound, which for derivatives is another place.
+    """
+    return jax.tree.map(
+        lambda v, d, low, up: jnp.where(
+            (d > 0) & (v - low <= d), low, jnp.where((d < 0) & (up - v <= -d), up, v)
+        ),
+        x,
+        jax.lax.stop_gradient(grad),
+        *box,
+    )
+
+
+def report_in_a_box(
+    of: Callable[[Any, Tree], jax.Array],
+) -> Callable[[Any, Tree], tuple[Tree, Report] | None]:
+    """What holds at a minimum of `of` in a box: (problem, x) -> (x snapped, the report), or None without a box."""
+
+    def report(problem: Any, x: Tree) -> tuple[Tree, Report] | None:
+        box = problem.box
+        if box is None:
+            return None
+        grad = jax.grad(lambda z: of(problem, z))(jax.lax.stop_gradient(x))
+        cut = projected_gradient(x, grad, box)
+        zero = jnp.zeros((), trees.float_dtype(x))
+        point = snapped(x, grad, box)
+        low = jax.tree.map(
+            lambda v, low, d: jnp.where(v <= low, jnp.maximum(d, 0), 0), point, box.lower, grad
+        )
+        high = jax.tree.map(
+            lambda v, up, d: jnp.where(v >= up, jnp.maximum(-d, 0), 0), point, box.upper, grad
+        )
+        weak = jax.tree.map(
+            lambda v, d, low, up: jnp.sum(((v <= low) != (v >= up)) & (jnp.abs(d) <= problem.tol)),
+            point,
+            grad,
+            *box,
+        )
+        residuals = Residuals(trees.max_norm(cut), zero, zero, zero + 1)
+        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak)))
+
+    return report
