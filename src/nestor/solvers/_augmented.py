@@ -164,6 +164,7 @@ class AugmentedLagrangian:
         inner_problem = self._round(problem, state.weights)
         x_next, inner = self.inner.step(inner_problem, point.x, state.inner)
         f, h, g, grad = inner_problem.seen[0]
+        grad = trees.ravel(point.x)[1](trees.ravel(grad)[0])  # the inner solver may work on one vector
         equal, inequal = state.weights.next(h, g)
         at = Point(point.x, equal, inequal)
         found = residuals(at, grad, h, g, problem.box)
