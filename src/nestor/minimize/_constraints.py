@@ -97,7 +97,9 @@ class HostConstraint:
                 if array.ndim == 0:
                     return np.full(count, float(array))
                 if len(self.sizes) == 1:
-                    return np.array(np.broadcast_to(array.reshape(-1) if array.size == count else array, count))
+                    return np.array(
+                        np.broadcast_to(array.reshape(-1) if array.size == count else array, count)
+                    )
             leaves: list[Any] = []
             _look(limit, self.name, leaves, [])
             pairs = zip(leaves, self.shapes, strict=True)
@@ -118,7 +120,7 @@ class HostConstraint:
             array = _frameworks.numbers(jac)
             if array.size == count * self.layout.size:
                 return array.reshape(count, self.layout.size)
-        blocks = self.layout.spread(f"{self.name} jac", jac)
+        blocks = self.layout.parts(f"{self.name} jac", jac)
         pairs = zip(blocks, self.layout.specs, strict=True)
         return np.concatenate([_frameworks.numbers(b).reshape(count, spec.size) for b, spec in pairs], axis=1)
 
@@ -141,7 +143,8 @@ class Constraints:
     def __init__(self, where: str, layout: Layout, given: Any, x0: Vector, box: HostBox):
         several = isinstance(given, (list, tuple))
         self.each = [
-            HostConstraint(where, layout, i, source, x0) for i, source in enumerate(given if several else [given])
+            HostConstraint(where, layout, i, source, x0)
+            for i, source in enumerate(given if several else [given])
         ]
         for one in self.each:
             one.box = box
@@ -165,9 +168,7 @@ class Constraints:
     def trees(self, vector: Vector) -> tuple[Any, ...]:
         """A vector as long as all values, cut up."""
         ends = np.cumsum([c.lower.size for c in self.each])
-        return tuple(
-            c.tree(vector[end - c.lower.size : end]) for c, end in zip(self.each, ends, strict=True)
-        )
+        return tuple(c.tree(vector[end - c.lower.size : end]) for c, end in zip(self.each, ends, strict=True))
 
 
 def _as_arrays(where: str, name: str, value: Any) -> Any:
@@ -178,7 +179,11 @@ def _as_arrays(where: str, name: str, value: Any) -> Any:
         return np.asarray(value, float)
     if value is None:
         raise BadArgument(
-            where, name, got="a function that returns None", want="one that returns arrays", do="return the value"
+            where,
+            name,
+            got="a function that returns None",
+            want="one that returns arrays",
+            do="return the value",
         )
     return value
 
@@ -190,7 +195,9 @@ def _read(
     if isinstance(source, dict):
         return _read_dictionary(where, name, source)
     if hasattr(source, "A") and hasattr(source, "lb"):
-        matrix = source.A.toarray() if hasattr(source.A, "toarray") else np.atleast_2d(np.asarray(source.A, float))
+        matrix = (
+            source.A.toarray() if hasattr(source.A, "toarray") else np.atleast_2d(np.asarray(source.A, float))
+        )
         flat = lambda tree: matrix @ layout.vector(layout.matched(name, tree))  # noqa: E731
         return _Outside(flat, matrix, layout).fun, lambda _: matrix, (), (source.lb, source.ub)
     if hasattr(source, "fun") and hasattr(source, "lb"):
@@ -232,10 +239,19 @@ def _read_dictionary(where: str, name: str, source: dict[str, Any]) -> Any:
     odd = set(source) - {"type", "fun", "jac", "args"}
     if odd:
         raise BadArgument(
-            where, name, got=f"with {sorted(odd)}", want="made of type, fun, jac and args", do="leave them out"
+            where,
+            name,
+            got=f"with {sorted(odd)}",
+            want="made of type, fun, jac and args",
+            do="leave them out",
         )
     args = source.get("args", ())
-    return fun, source.get("jac"), args if isinstance(args, tuple) else (args,), (0.0, 0.0 if kind == "eq" else np.inf)
+    return (
+        fun,
+        source.get("jac"),
+        args if isinstance(args, tuple) else (args,),
+        (0.0, 0.0 if kind == "eq" else np.inf),
+    )
 
 
 class _Outside:

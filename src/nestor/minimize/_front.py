@@ -122,33 +122,38 @@ def minimize(
     >>> fit.x["a"].tolist(), fit.status.name
     ([2.0, 2.0], 'CONVERGED')
     """
+    return _sent(_asked(**locals()))
+
+
+def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: Any) -> Solution:
+    """`minimize` on the host, with a function that is called with the tree after every iteration."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(minimize).parameters.items()}
+    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options)), on_step)
+
+
+def _asked(
+    *,
+    method: Any,
+    solver: Any,
+    args: Any,
+    max_steps: Any,
+    max_evaluations: Any,
+    max_seconds: Any,
+    **others: Any,
+) -> _Asked:
+    """The arguments of `minimize`, looked at one by one."""
     method, solver = _which(method, solver)
-    asked = _Asked(
-        fun=fun,
-        x0=x0,
+    return _Asked(
         args=args if isinstance(args, tuple) else (args,),
         method=method,
         solver=solver,
-        jac=jac,
-        hess=hess,
-        hessp=hessp,
-        bounds=bounds,
-        constraints=constraints,
-        tol=tol,
-        adjoint=adjoint,
         budget=Budget(
             _whole("max_steps", max_steps, 0),
             _whole("max_evaluations", max_evaluations, 1),
             _seconds(max_seconds),
         ),
-        history=history,
-        callback=callback,
-        progress=progress,
-        checkpoint=checkpoint,
-        raise_on_failure=raise_on_failure,
-        options=options,
+        **others,
     )
-    return _sent(asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,26 +185,34 @@ class _WrittenInJAX(BaseException):
     """An objective of NumPy arrays that returns a JAX array."""
 
 
-def _sent(asked: _Asked) -> Solution:
+def _sent(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solution:
     """To the compiled solvers or to the host."""
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
+    scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
     kinds = {_frameworks.kind(leaf) for leaf in leaves if not isinstance(leaf, np.generic)} - {""}
     if asked.solver is not None or asked.adjoint is not None:
         _check_compilable(asked, kinds)
         return _compiled(asked, leaves)
-    scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
     if kinds <= {"jax"} and not scipys and not _on_host_for_constraints(asked.constraints):
         return _compiled(asked, leaves)
+    if not callable(asked.fun):
+        raise BadArgument(
+            WHERE,
+            "fun",
+            got=shown(asked.fun),
+            want="a function of one tree",
+            do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
+        )
     if kinds and not kinds <= {"numpy"}:
-        return _hosted(asked)
+        return _hosted(asked, on_step)
     if not kinds and not any(isinstance(leaf, np.generic) for leaf in leaves):
-        return _hosted(asked)
+        return _hosted(asked, on_step)
     try:
-        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)))
+        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)), on_step)
     except _WrittenInJAX:
         asked = dataclasses.replace(asked, x0=_in_jax(asked.x0))
-    return _sent(asked)
+    return _sent(asked, on_step)
 
 
 class _Probe:
@@ -333,16 +346,8 @@ def _through_leaves(
 # --- on the host -------------------------------------------------------------------------------------
 
 
-def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solution:
+def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None) -> Solution:
     """By a method of SciPy's."""
-    if not callable(asked.fun):
-        raise BadArgument(
-            WHERE,
-            "fun",
-            got=shown(asked.fun),
-            want="a function of one tree",
-            do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
-        )
     if _frameworks.is_traced(asked.x0):
         raise BadArgument(
             WHERE,
@@ -355,7 +360,11 @@ def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solut
         _check_derivative(name, getattr(asked, name))
     if asked.callback is not None and not callable(asked.callback):
         raise BadArgument(
-            WHERE, "callback", got=shown(asked.callback), want="a function of one Report", do="pass a function"
+            WHERE,
+            "callback",
+            got=shown(asked.callback),
+            want="a function of one Report",
+            do="pass a function",
         )
     request = Request(
         where=WHERE,

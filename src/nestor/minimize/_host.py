@@ -91,9 +91,7 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     box = check_bounds(where, request.bounds, layout)
     start = box.clip(layout.rounded(layout.vector(layout.matched("x0", request.x0))))
     constrained = _any(request.constraints)
-    method = method_called(
-        where, request.method, bounds=box.given, constraints=constrained, size=layout.size
-    )
+    method = method_called(where, request.method, bounds=box.given, constraints=constrained, size=layout.size)
     options = check_options(where, method, request.options)
     _check_derivatives(request, layout, method)
     objective = Objective(where, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
@@ -105,7 +103,9 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
             budget = budget._replace(evaluations=_fewer(budget.evaluations, options.pop(name)))
-    sign = _signature(method, options, request, layout, start, box, tol)
+    sign = (
+        b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
+    )
     watch = Watch(
         objective,
         box,
@@ -173,8 +173,18 @@ def _signature(
     tol: float,
 ) -> bytes:
     """All that decides which points a solve visits, but for the user's functions."""
-    shapes = [(path, spec.shape, str(spec.dtype)) for path, spec in zip(layout.paths, layout.specs, strict=True)]
-    facts = (method.name, sorted(options), layout.framework.name, shapes, tol, request.tol, _any(request.constraints))
+    shapes = [
+        (path, spec.shape, str(spec.dtype)) for path, spec in zip(layout.paths, layout.specs, strict=True)
+    ]
+    facts = (
+        method.name,
+        sorted(options),
+        layout.framework.name,
+        shapes,
+        tol,
+        request.tol,
+        _any(request.constraints),
+    )
     digest = hashlib.sha256(repr(facts).encode())
     for name in sorted(options):
         digest.update(repr(options[name]).encode())

@@ -69,7 +69,10 @@ class InJAX:
         blocks = self._run("hessian", call, leaves)
         sizes = [int(np.prod(leaf.shape, dtype=int)) for leaf in leaves]
         return [
-            [np.asarray(block, np.float64).reshape(size, other) for block, other in zip(row, sizes, strict=True)]
+            [
+                np.asarray(block, np.float64).reshape(size, other)
+                for block, other in zip(row, sizes, strict=True)
+            ]
             for row, size in zip(blocks, sizes, strict=True)
         ]
 

@@ -42,12 +42,12 @@ class InTorch:
         kind = spec.like[2]
         if kind is float:
             return float(numbers[0])
-        tensor = self._tensor(numbers.copy(), spec)
+        tensor = self._tensor(numbers, spec)
         return torch.nn.Parameter(tensor) if kind is torch.nn.Parameter else tensor
 
     def _tensor(self, numbers: np.ndarray, spec: Spec) -> Any:
         dtype, device, _ = spec.like
-        return torch.from_numpy(numbers).to(device=device, dtype=dtype).reshape(spec.shape)
+        return torch.from_numpy(numbers).to(device=device, dtype=dtype, copy=True).reshape(spec.shape)
 
     def value(self, call: Call, leaves: list[Any]) -> Any:
         """The objective."""
@@ -111,7 +111,9 @@ def _rows(result: Any, leaves: list[Any]) -> list[np.ndarray]:
             torch.autograd.grad(result, leaves, unit, allow_unused=True, retain_graph=True) for unit in units
         ]
         rows = [
-            None if all(row[i] is None for row in each) else torch.stack([_or_zero(row[i], leaf) for row in each])
+            None
+            if all(row[i] is None for row in each)
+            else torch.stack([_or_zero(row[i], leaf) for row in each])
             for i, leaf in enumerate(leaves)
         ]
     return [

@@ -60,7 +60,9 @@ class Journal:
             wrote, asked, answer = self._pending[self.replayed]
             if (wrote, asked) != (kind, question):
                 raise self._another("the solve asks something else than it did then")
-            if self.replayed == 0 and not np.allclose(compute(), answer, rtol=1e-6, atol=1e-12, equal_nan=True):
+            if self.replayed == 0 and not np.allclose(
+                compute(), answer, rtol=1e-6, atol=1e-12, equal_nan=True
+            ):
                 raise self._another("the objective has another value at the start")
             self.replayed += 1
             return answer.copy(), True
@@ -80,7 +82,9 @@ class Journal:
         saved = path.read_bytes() if path.exists() else b""
         if not start.startswith(saved[: len(start)]):
             raise self._another(
-                "it was written by another solve" if saved.startswith(_MAGIC) else "it is no journal of Nestor's"
+                "it was written by another solve"
+                if saved.startswith(_MAGIC)
+                else "it is no journal of Nestor's"
             )
         end = len(start)
         if len(saved) >= end:

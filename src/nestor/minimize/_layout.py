@@ -57,7 +57,9 @@ class Layout:
         self.framework: Framework = _frameworks.framework_of(where, leaves, self.paths)
         self.specs: list[Spec] = self.framework.specs(where, leaves, self.paths)
         ends = np.cumsum([spec.size for spec in self.specs])
-        self.slices = [slice(int(end) - spec.size, int(end)) for end, spec in zip(ends, self.specs, strict=True)]
+        self.slices = [
+            slice(int(end) - spec.size, int(end)) for end, spec in zip(ends, self.specs, strict=True)
+        ]
         self.size = int(ends[-1])
         if self.size == 0:
             raise BadArgument(
@@ -116,6 +118,13 @@ class Layout:
             found[index] = leaf
         return found
 
+    def parts(self, argument: str, tree: Tree) -> list[Any]:
+        """What stands in a tree where the leaves of x0 stand, whatever it is."""
+        found: list[Any] = [None] * len(self.specs)
+        for index, part in self._pairs(argument, self.root, tree, argument):
+            found[index] = part
+        return found
+
     def spread(self, argument: str, tree: Tree) -> list[Any]:
         """For every leaf what a tree like x0, or a prefix of one, says of it; None stands for itself."""
         found: list[Any] = [None] * len(self.specs)
@@ -147,9 +156,7 @@ class Layout:
         if isinstance(tree, (list, tuple)) and len(tree) != len(node.keys):
             raise self._mismatch(argument, path, f"of length {len(tree)}", f"of length {len(node.keys)}")
 
-    def _mismatch(
-        self, argument: str, path: str, got: Any, want: str, keys: Any = ()
-    ) -> BadArgument:
+    def _mismatch(self, argument: str, path: str, got: Any, want: str, keys: Any = ()) -> BadArgument:
         got = got if isinstance(got, str) else f"a {type(got).__name__}"
         odd = f" (look at {', '.join(map(repr, sorted(keys, key=str)))})" if keys else ""
         return BadArgument(
@@ -192,9 +199,7 @@ def _look(tree: Tree, path: str, leaves: list[Any], paths: list[str]) -> Node:
     kind, keys, parts, get, make = inner
     dots = kind == "a dataclass"
     steps = [f".{key}" if dots else _step(key) for key in keys]
-    children = tuple(
-        _look(part, path + step, leaves, paths) for part, step in zip(parts, steps, strict=True)
-    )
+    children = tuple(_look(part, path + step, leaves, paths) for part, step in zip(parts, steps, strict=True))
     return Node(None, tuple(keys), children, get, make, kind)
 
 
@@ -216,7 +221,13 @@ def _inside(tree: Tree) -> tuple[str, list[Any], list[Any], Any, Any] | None:
         flat = lambda other: jax.tree.flatten(other, is_leaf=lambda below: below is not other)[0]  # noqa: E731
         take = lambda other, step: flat(other)[steps.index(step)]  # noqa: E731
         make = lambda parts: jax.tree.unflatten(structure, parts)  # noqa: E731
-        return f"a {type(tree).__name__}", [_Step(step) for step in steps], [leaf for _, leaf in pairs], take, make
+        return (
+            f"a {type(tree).__name__}",
+            [_Step(step) for step in steps],
+            [leaf for _, leaf in pairs],
+            take,
+            make,
+        )
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [f.name for f in dataclasses.fields(tree) if not f.metadata.get("static")]
         parts = [getattr(tree, name) for name in names]

@@ -136,7 +136,15 @@ METHODS = {
             bounds=True,
             constraints=True,
             options=(
-                *("xtol", "gtol", "barrier_tol", "sparse_jacobian", "maxiter", "verbose", "initial_constr_penalty"),
+                *(
+                    "xtol",
+                    "gtol",
+                    "barrier_tol",
+                    "sparse_jacobian",
+                    "maxiter",
+                    "verbose",
+                    "initial_constr_penalty",
+                ),
                 *("initial_tr_radius", "initial_barrier_parameter", "initial_barrier_tolerance"),
                 *("factorization_method", "disp"),
             ),

@@ -59,7 +59,7 @@ class Objective:
     def value(self, x: Vector) -> tuple[float, Vector | None]:
         """The objective; its gradient too where the user's function returns both."""
         self.spend(1)
-        result, grad = self._parted(self.framework.value(self.call, self.layout.leaves(x.copy())))
+        result, grad = self._parted(self.framework.value(self.call, self.layout.leaves(x)))
         return self._scalar(result), grad
 
     def value_and_grad(self, x: Vector) -> tuple[float, Vector]:
@@ -72,7 +72,7 @@ class Objective:
             value, grad = self.value(x)
             return value, self.differences(x, value) if grad is None else grad
         self.spend(1)
-        result, grads = self.framework.value_and_grad(self.call, self.layout.leaves(x.copy()))
+        result, grads = self.framework.value_and_grad(self.call, self.layout.leaves(x))
         if grads is None:
             result, grad = self._parted(result)
             assert grad is not None
@@ -156,10 +156,22 @@ class Objective:
             return self.layout.vector(leaves)
         except (TypeError, ValueError) as error:
             raise BadArgument(
-                self.where, name, got=f"not numbers ({error})", want="a tree of arrays like x0", do="return arrays"
+                self.where,
+                name,
+                got=f"not numbers ({error})",
+                want="a tree of arrays like x0",
+                do="return arrays",
             ) from error
 
     def _scalar(self, value: Any) -> float:
+        if value is None:
+            raise BadArgument(
+                self.where,
+                "fun",
+                got="a function that returns None",
+                want="one that returns a real number",
+                do="return the objective",
+            )
         imaginary = isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
         try:
             array = np.zeros(np.shape(value)) if imaginary else numbers(value)
@@ -191,11 +203,12 @@ class Objective:
             return _symmetric(numbers(dense).reshape(n, n))
         specs = self.layout.specs
         rows = []
-        for spec, row in zip(specs, self.layout.spread("hess", result), strict=True):
-            blocks = self.layout.spread("hess", row)
+        for spec, row in zip(specs, self.layout.parts("hess", result), strict=True):
+            blocks = self.layout.parts("hess", row)
             rows.append(
                 np.concatenate(
-                    [numbers(b).reshape(spec.size, o.size) for b, o in zip(blocks, specs, strict=True)], axis=1
+                    [numbers(b).reshape(spec.size, o.size) for b, o in zip(blocks, specs, strict=True)],
+                    axis=1,
                 )
             )
         return _symmetric(np.concatenate(rows))

@@ -113,7 +113,9 @@ def _multipliers(
     least = np.concatenate([np.where(equal | low, -np.inf, 0.0), np.zeros(bounds)])
     most = np.concatenate([np.where(equal | ~low, np.inf, 0.0), np.full(bounds, np.inf)])
     if np.isfinite(columns).all() and np.isfinite(grad).all():
-        found[active] = lsq_linear(columns, -grad, (least, most), method="bvls", max_iter=1000).x[: active.sum()]
+        found[active] = lsq_linear(columns, -grad, (least, most), method="bvls", max_iter=1000).x[
+            : active.sum()
+        ]
     return found, slacks
 
 

@@ -94,7 +94,7 @@ class Watch:
         """The objective at x, evaluated unless it is one of the last few points."""
         x = self.box.clip(np.asarray(x, np.float64))
         for seen in reversed(self.recent):
-            if np.array_equal(seen.x, x):
+            if seen.x[0] == x[0] and seen.x[-1] == x[-1] and np.array_equal(seen.x, x):
                 return seen
         self._check_budget()
         seen = self._evaluate(x.copy())
@@ -153,6 +153,7 @@ class Watch:
 
     def asked(self, what: str, x: Vector, compute: Callable[[], Vector]) -> Vector:
         """An answer of the user's functions: from the journal, or computed and written down."""
+
         def counted() -> Vector:
             before = self.objective.calls
             with contextlib.nullcontext() if self.around is None else self.around():
@@ -183,7 +184,9 @@ class Watch:
         found = self.asked("f", x, compute)
         value, has_grad = float(found[0]), bool(found[1])
         grad = found[2 : 2 + x.size] if has_grad else None
-        return self._seen(x, value, grad, None if self.constraints is None else found[2 + has_grad * x.size :])
+        return self._seen(
+            x, value, grad, None if self.constraints is None else found[2 + has_grad * x.size :]
+        )
 
     def _plain(self, x: Vector) -> Seen:
         try:
