@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -187,3 +188,49 @@ def test_blas_has_its_threads_back():
     run(count, START, max_evaluations=5)
     assert inside[-1] == before
     assert [library["num_threads"] for library in threadpool_info()] == before
+
+
+COMPILED = """
+import os, sys, signal, json, jax, jax.numpy as jnp, nestor
+jax.config.update("jax_enable_x64", True)
+def fun(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+def watch(report):
+    if report.step == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+x = nestor.minimize(fun, jnp.array([-1.2, 1.0, 0.3]), checkpoint=sys.argv[1], callback=watch).x
+print(json.dumps(x.tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_compiled_solve_goes_on_in_the_same_bits(tmp_path):
+    def go(name, step):
+        line = [sys.executable, "-c", COMPILED, str(tmp_path / name), str(step)]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    assert go("killed", 20).returncode == -signal.SIGKILL
+    assert (tmp_path / "killed").exists()
+    assert go("killed", -1).stdout == go("plain", -1).stdout != ""
+
+
+def test_a_compiled_solve_in_stretches(tmp_path):
+    def valley(x):
+        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+    start, path = jnp.array([-1.2, 1.0]), tmp_path / "saved"
+    plain = nestor.minimize(valley, start, history=True)
+    timed = run(valley, start, max_seconds=1e-9, checkpoint=path)
+    assert timed.status == Status.OUT_OF_TIME
+    seen = []
+    stopped = run(
+        valley, start, checkpoint=path, callback=lambda report: seen.append(report.step) or len(seen) > 9
+    )
+    assert stopped.status == Status.STOPPED
+    whole = nestor.minimize(valley, start, checkpoint=tmp_path / "other", history=True, max_seconds=100.0)
+    np.testing.assert_array_equal(whole.x, plain.x)
+    assert len(whole.history.value) == len(plain.history.value)
+    with pytest.raises(nestor.BadArgument, match="checkpoint"):
+        run(valley, start + 1, checkpoint=path)
+    with pytest.raises(nestor.BadArgument, match="inside jit"):
+        jax.jit(lambda x: nestor.minimize(valley, x, max_seconds=1.0).x)(start)

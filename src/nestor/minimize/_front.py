@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from nestor.minimize import _frameworks
 from nestor.minimize._box import is_list_of_pairs, pairs_as_sides
 from nestor.minimize._host import Request, solve
 from nestor.minimize._layout import Layout, _look
+from nestor.minimize._stretches import pace
 from nestor.minimize._watch import Budget
 from nestor.settings import shown
 from nestor.solution import Solution, Status
@@ -297,16 +299,21 @@ def _compiled(asked: _Asked, leaves: list[Any]) -> Solution:
         called, x0, options, back = _through_leaves(asked, called, options)
     else:
         x0, back = asked.x0, None
-    if not short and back is None:
+    paced = asked.checkpoint is not None or budget.seconds is not None
+    if paced:
+        hand = functools.partial(pace, checkpoint=asked.checkpoint, max_seconds=budget.seconds)
+        solution = solvers.minimize_paced(called, x0, hand, raise_on_failure=False, **options)
+    elif not short and back is None:
         return solvers.minimize(called, x0, raise_on_failure=asked.raise_on_failure, **options)
-    solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
+    else:
+        solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
     if back is not None:
         solution = dataclasses.replace(solution, x=back(solution.x))
     if _frameworks.is_traced(solution.code):
         return solution
     if short and solution.status == Status.OUT_OF_STEPS:
         solution = dataclasses.replace(solution, code=jnp.int32(int(Status.OUT_OF_EVALUATIONS)))
-    if asked.raise_on_failure and not solution.success:
+    if asked.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
         raise SolveFailed(
             f"{WHERE}: {solution.status.message}\nStatus {solution.status.name} after "
             f"{int(solution.stats.evaluations)} evaluations. The unfinished solution is in the exception's "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from nestor.errors import BadArgument
 from nestor.minimize._frameworks import Call, Spec, not_floating
+
+torch: Any = importlib.import_module("torch")  # optional: this file is imported when tensors have come
 
 _PRECISIONS = {torch.float64: np.float64, torch.float32: np.float32, torch.float16: np.float16}
 

@@ -81,8 +81,8 @@ class Objective:
 
     def differences(self, x: Vector, value: float, central: bool | None = None) -> Vector:
         """The gradient by finite differences that stay inside the bounds."""
-        central = self.central if central is None else central
-        return _differences.gradient(self._plain, x, value, self.box, self._steps(central), central)
+        both = self.central if central is None else central
+        return _differences.gradient(self._plain, x, value, self.box, self._steps(both), both)
 
     def exact_gradient(self, x: Vector, value: float) -> Vector:
         """The best gradient there is, for the verdict."""

@@ -28,6 +28,7 @@ from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._paced import Pacer, minimize_paced
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
@@ -57,6 +58,7 @@ __all__ = [
     "NewtonRoot",
     "NonlinearCG",
     "Optax",
+    "Pacer",
     "Picard",
     "Problem",
     "RMSPropStep",
@@ -75,6 +77,7 @@ __all__ = [
     "judge",
     "least_squares",
     "minimize",
+    "minimize_paced",
     "minimum",
     "no_info",
 ]
