@@ -69,9 +69,9 @@ def check_bounds(where: str, bounds: Any, layout: Layout) -> HostBox:
 
 
 def is_list_of_pairs(bounds: Any, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether bounds are SciPy's: a pair for each entry of one vector."""
+    """Whether bounds are SciPy's: a list of a pair for each entry of one vector; a tuple of two is (lower, upper)."""
     return (
-        isinstance(bounds, (list, tuple))
+        (isinstance(bounds, list) or (isinstance(bounds, tuple) and len(bounds) != 2))
         and len(shapes) == 1
         and len(shapes[0]) == 1
         and len(bounds) == shapes[0][0]

@@ -120,7 +120,7 @@ class HostConstraint:
             array = _frameworks.numbers(jac)
             if array.size == count * self.layout.size:
                 return array.reshape(count, self.layout.size)
-        blocks = self.layout.spread(f"{self.name} jac", jac)
+        blocks = self.layout.parts(f"{self.name} jac", jac)
         pairs = zip(blocks, self.layout.specs, strict=True)
         return np.concatenate([_frameworks.numbers(b).reshape(count, spec.size) for b, spec in pairs], axis=1)
 

@@ -58,7 +58,7 @@ class Framework(Protocol):
         ...
 
     def make(self, numbers: np.ndarray, spec: Spec) -> Any:
-        """A leaf for the user's function from its entries, a float64 vector that nobody else holds."""
+        """A leaf for the user's function from its entries, a float64 vector; never a view of it."""
         ...
 
     def give(self, numbers: np.ndarray, spec: Spec) -> Any:

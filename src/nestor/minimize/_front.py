@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ from nestor.minimize import _frameworks
 from nestor.minimize._box import is_list_of_pairs, pairs_as_sides
 from nestor.minimize._host import Request, solve
 from nestor.minimize._layout import Layout, _look
+from nestor.minimize._stretches import pace
 from nestor.minimize._watch import Budget
 from nestor.settings import shown
 from nestor.solution import Solution, Status
@@ -124,34 +127,38 @@ def minimize(
     >>> fit.x["a"].tolist(), fit.status.name
     ([2.0, 2.0], 'CONVERGED')
     """
+    return _sent(_asked(**locals()))
+
+
+def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: Any) -> Solution:
+    """`minimize` on the host, with a function that is called with the tree after every iteration."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(minimize).parameters.items()}
+    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options)), on_step)
+
+
+def _asked(
+    *,
+    method: Any,
+    solver: Any,
+    args: Any,
+    max_steps: Any,
+    max_evaluations: Any,
+    max_seconds: Any,
+    **others: Any,
+) -> _Asked:
+    """The arguments of `minimize`, looked at one by one."""
     method, solver = _which(method, solver)
-    asked = _Asked(
-        fun=fun,
-        x0=x0,
+    return _Asked(
         args=args if isinstance(args, tuple) else (args,),
         method=method,
         solver=solver,
-        jac=jac,
-        hess=hess,
-        hessp=hessp,
-        bounds=bounds,
-        constraints=constraints,
-        prox=prox,
-        tol=tol,
-        adjoint=adjoint,
         budget=Budget(
             _whole("max_steps", max_steps, 0),
             _whole("max_evaluations", max_evaluations, 1),
             _seconds(max_seconds),
         ),
-        history=history,
-        callback=callback,
-        progress=progress,
-        checkpoint=checkpoint,
-        raise_on_failure=raise_on_failure,
-        options=options,
+        **others,
     )
-    return _sent(asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,26 +191,34 @@ class _WrittenInJAX(BaseException):
     """An objective of NumPy arrays that returns a JAX array."""
 
 
-def _sent(asked: _Asked) -> Solution:
+def _sent(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solution:
     """To the compiled solvers or to the host."""
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
+    scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
     kinds = {_frameworks.kind(leaf) for leaf in leaves if not isinstance(leaf, np.generic)} - {""}
     if any(x is not None for x in (asked.solver, asked.adjoint, asked.prox)):
         _check_compilable(asked, kinds)
         return _compiled(asked, leaves)
-    scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
     if kinds <= {"jax"} and not scipys:
         return _compiled(asked, leaves)
+    if not callable(asked.fun):
+        raise BadArgument(
+            WHERE,
+            "fun",
+            got=shown(asked.fun),
+            want="a function of one tree",
+            do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
+        )
     if kinds and not kinds <= {"numpy"}:
-        return _hosted(asked)
+        return _hosted(asked, on_step)
     if not kinds and not any(isinstance(leaf, np.generic) for leaf in leaves):
-        return _hosted(asked)
+        return _hosted(asked, on_step)
     try:
-        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)))
+        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)), on_step)
     except _WrittenInJAX:
         asked = dataclasses.replace(asked, x0=_in_jax(asked.x0))
-    return _sent(asked)
+    return _sent(asked, on_step)
 
 
 class _Probe:
@@ -279,16 +294,21 @@ def _compiled(asked: _Asked, leaves: list[Any]) -> Solution:
         called, x0, options, back = _through_leaves(asked, called, options)
     else:
         x0, back = asked.x0, None
-    if not short and back is None:
+    paced = asked.checkpoint is not None or budget.seconds is not None
+    if paced:
+        hand = functools.partial(pace, checkpoint=asked.checkpoint, max_seconds=budget.seconds)
+        solution = solvers.minimize_paced(called, x0, hand, raise_on_failure=False, **options)
+    elif not short and back is None:
         return solvers.minimize(called, x0, raise_on_failure=asked.raise_on_failure, **options)
-    solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
+    else:
+        solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
     if back is not None:
         solution = dataclasses.replace(solution, x=back(solution.x))
     if _frameworks.is_traced(solution.code):
         return solution
     if short and solution.status == Status.OUT_OF_STEPS:
         solution = dataclasses.replace(solution, code=jnp.int32(int(Status.OUT_OF_EVALUATIONS)))
-    if asked.raise_on_failure and not solution.success:
+    if asked.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
         raise SolveFailed(
             f"{WHERE}: {solution.status.message}\nStatus {solution.status.name} after "
             f"{int(solution.stats.evaluations)} evaluations. The unfinished solution is in the exception's "
@@ -328,16 +348,8 @@ def _through_leaves(
 # --- on the host -------------------------------------------------------------------------------------
 
 
-def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solution:
+def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None) -> Solution:
     """By a method of SciPy's."""
-    if not callable(asked.fun):
-        raise BadArgument(
-            WHERE,
-            "fun",
-            got=shown(asked.fun),
-            want="a function of one tree",
-            do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
-        )
     if _frameworks.is_traced(asked.x0):
         raise BadArgument(
             WHERE,

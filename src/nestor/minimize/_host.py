@@ -103,7 +103,9 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
             budget = budget._replace(evaluations=_fewer(budget.evaluations, options.pop(name)))
-    sign = _signature(method, options, request, layout, start, box, tol)
+    sign = (
+        b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
+    )
     watch = Watch(
         objective,
         box,

@@ -26,14 +26,14 @@ class InNumPy:
         return specs
 
     def make(self, numbers: np.ndarray, spec: Spec) -> Any:
-        """A view of float64 entries, a copy of others."""
+        """As the user will get it."""
         return self.give(numbers, spec)
 
     def give(self, numbers: np.ndarray, spec: Spec) -> Any:
         """An array, or a scalar of the kind that it was."""
         if not issubclass(spec.like, np.ndarray):
             return spec.like(numbers[0])
-        return numbers.astype(spec.dtype, copy=False).reshape(spec.shape)
+        return numbers.astype(spec.dtype).reshape(spec.shape)
 
     def value(self, call: Call, leaves: list[Any]) -> Any:
         """The objective."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from nestor.minimize._frameworks import Call, Spec, not_floating
+
+tf: Any = importlib.import_module("tensorflow")  # optional: this file is imported when tensors have come
 
 _ZERO = tf.UnconnectedGradients.ZERO
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from nestor.errors import BadArgument
 from nestor.minimize._frameworks import Call, Spec, not_floating
+
+torch: Any = importlib.import_module("torch")  # optional: this file is imported when tensors have come
 
 _PRECISIONS = {torch.float64: np.float64, torch.float32: np.float32, torch.float16: np.float16}
 
@@ -42,12 +44,12 @@ class InTorch:
         kind = spec.like[2]
         if kind is float:
             return float(numbers[0])
-        tensor = self._tensor(numbers.copy(), spec)
+        tensor = self._tensor(numbers, spec)
         return torch.nn.Parameter(tensor) if kind is torch.nn.Parameter else tensor
 
     def _tensor(self, numbers: np.ndarray, spec: Spec) -> Any:
         dtype, device, _ = spec.like
-        return torch.from_numpy(numbers).to(device=device, dtype=dtype).reshape(spec.shape)
+        return torch.from_numpy(numbers).to(device=device, dtype=dtype, copy=True).reshape(spec.shape)
 
     def value(self, call: Call, leaves: list[Any]) -> Any:
         """The objective."""

@@ -118,6 +118,13 @@ class Layout:
             found[index] = leaf
         return found
 
+    def parts(self, argument: str, tree: Tree) -> list[Any]:
+        """What stands in a tree where the leaves of x0 stand, whatever it is."""
+        found: list[Any] = [None] * len(self.specs)
+        for index, part in self._pairs(argument, self.root, tree, argument):
+            found[index] = part
+        return found
+
     def spread(self, argument: str, tree: Tree) -> list[Any]:
         """For every leaf what a tree like x0, or a prefix of one, says of it; None stands for itself."""
         found: list[Any] = [None] * len(self.specs)

@@ -59,7 +59,7 @@ class Objective:
     def value(self, x: Vector) -> tuple[float, Vector | None]:
         """The objective; its gradient too where the user's function returns both."""
         self.spend(1)
-        result, grad = self._parted(self.framework.value(self.call, self.layout.leaves(x.copy())))
+        result, grad = self._parted(self.framework.value(self.call, self.layout.leaves(x)))
         return self._scalar(result), grad
 
     def value_and_grad(self, x: Vector) -> tuple[float, Vector]:
@@ -72,7 +72,7 @@ class Objective:
             value, grad = self.value(x)
             return value, self.differences(x, value) if grad is None else grad
         self.spend(1)
-        result, grads = self.framework.value_and_grad(self.call, self.layout.leaves(x.copy()))
+        result, grads = self.framework.value_and_grad(self.call, self.layout.leaves(x))
         if grads is None:
             result, grad = self._parted(result)
             assert grad is not None
@@ -81,8 +81,8 @@ class Objective:
 
     def differences(self, x: Vector, value: float, central: bool | None = None) -> Vector:
         """The gradient by finite differences that stay inside the bounds."""
-        central = self.central if central is None else central
-        return _differences.gradient(self._plain, x, value, self.box, self._steps(central), central)
+        both = self.central if central is None else central
+        return _differences.gradient(self._plain, x, value, self.box, self._steps(both), both)
 
     def exact_gradient(self, x: Vector, value: float) -> Vector:
         """The best gradient there is, for the verdict."""
@@ -164,6 +164,14 @@ class Objective:
             ) from error
 
     def _scalar(self, value: Any) -> float:
+        if value is None:
+            raise BadArgument(
+                self.where,
+                "fun",
+                got="a function that returns None",
+                want="one that returns a real number",
+                do="return the objective",
+            )
         imaginary = isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
         try:
             array = np.zeros(np.shape(value)) if imaginary else numbers(value)
@@ -195,8 +203,8 @@ class Objective:
             return _symmetric(numbers(dense).reshape(n, n))
         specs = self.layout.specs
         rows = []
-        for spec, row in zip(specs, self.layout.spread("hess", result), strict=True):
-            blocks = self.layout.spread("hess", row)
+        for spec, row in zip(specs, self.layout.parts("hess", result), strict=True):
+            blocks = self.layout.parts("hess", row)
             rows.append(
                 np.concatenate(
                     [numbers(b).reshape(spec.size, o.size) for b, o in zip(blocks, specs, strict=True)],

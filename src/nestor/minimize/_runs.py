@@ -140,9 +140,9 @@ class _Court:
 
     def _consider(self, best: Seen) -> None:
         """A better point whose verdict is not known is the answer, unless a solution is."""
-        if self._best is not None and not self._best.verdict.converged:
-            if best.better_than(self._best.at, self.watch.slack):
-                self._best = None
+        open_case = self._best is not None and not self._best.verdict.converged
+        if open_case and best.better_than(self.best.at, self.watch.slack):
+            self._best = None
 
     def _known_target(self) -> float:
         first = self.watch.first

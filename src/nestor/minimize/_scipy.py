@@ -52,7 +52,8 @@ def call_scipy(
         arguments["hessp"] = lambda z, p: narrow(watch.product(widen(z), fill(p)))
     if watch.box.given:
         inside = method.name == "trust-constr"
-        arguments["bounds"] = Bounds(watch.box.lower[free], watch.box.upper[free], keep_feasible=inside)
+        sides: Any = watch.box.lower[free], watch.box.upper[free]
+        arguments["bounds"] = Bounds(*sides, keep_feasible=inside)
     if watch.constraints is not None:
         arguments["constraints"] = _constraints(watch, method, widen, free)
     before = watch.points
@@ -133,7 +134,8 @@ def _constraints(watch: Watch, method: Method, widen: Callable[[Vector], Vector]
         return watch.constraint_jacobian(widen(z))[:, free]
 
     if method.name != "SLSQP":
-        return NonlinearConstraint(values, lower, upper, jac=jacobian if method.gradient else "2-point")
+        derivative: Any = jacobian if method.gradient else "2-point"
+        return NonlinearConstraint(values, lower, upper, jac=derivative)
     has_lower, has_upper = np.isfinite(lower) & ~equal, np.isfinite(upper) & ~equal
 
     def slack(z: Vector) -> Vector:

@@ -94,7 +94,7 @@ class Watch:
         """The objective at x, evaluated unless it is one of the last few points."""
         x = self.box.clip(np.asarray(x, np.float64))
         for seen in reversed(self.recent):
-            if np.array_equal(seen.x, x):
+            if seen.x[0] == x[0] and seen.x[-1] == x[-1] and np.array_equal(seen.x, x):
                 return seen
         self._check_budget()
         seen = self._evaluate(x.copy())

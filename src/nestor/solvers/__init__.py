@@ -37,6 +37,7 @@ from nestor.solvers._mirror_descent import Entropy, MirrorDescent
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._paced import Pacer, minimize_paced
 from nestor.solvers._programs import solve_qp
 from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
@@ -79,6 +80,7 @@ __all__ = [
     "NewtonRoot",
     "NonlinearCG",
     "Optax",
+    "Pacer",
     "Picard",
     "Point",
     "Problem",
@@ -101,6 +103,7 @@ __all__ = [
     "judge",
     "least_squares",
     "minimize",
+    "minimize_paced",
     "minimum",
     "no_info",
     "solve_qp",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read, envelope
-from nestor.loops import Loop
+from nestor.loops import Loop, onward
 from nestor.programs import Program, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
@@ -277,3 +277,42 @@ def _made(seen: History, turns: jax.Array) -> History:
     made = jnp.arange(seen.accepted.shape[0], dtype=jnp.int32) < turns
     value = jnp.where(made, seen.value, jnp.nan)
     return History(value, jnp.where(made, seen.optimality, jnp.nan), made & seen.accepted)
+
+
+Made = tuple[jax.Array, Carry, Any]  # turns made, carry, record
+
+
+class Stretches(NamedTuple):
+    """A solve as the host paces it; compiled once, whatever the stretches.
+
+    Attributes:
+        begin: inputs -> what is made before the first turn.
+        onward: (inputs, made, until) -> what is made after `until` turns, or at the end if that is earlier.
+        read: (inputs, made) -> the answer.
+        turn: inputs -> the first turn, which stands for the program in a digest.
+    """
+
+    begin: Callable[[Inputs], Made]
+    onward: Callable[[Inputs, Made, Any], Made]
+    read: Callable[[Inputs, Made], Answer]
+    turn: Callable[[Inputs], Any]
+
+
+@functools.lru_cache(maxsize=128)
+def stretches(plan: Plan) -> Stretches:
+    """The same loop as that of `solution_map`, in stretches and without derivatives."""
+    loop, read, _ = _pieces(plan)
+
+    def begin(inputs: Inputs) -> Made:
+        start = loop.start(inputs)
+        return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
+
+    def go_on(inputs: Inputs, made: Made, until: Any) -> Made:
+        return onward(loop, inputs, made, jnp.minimum(until, loop.bound))
+
+    return Stretches(
+        jax.jit(begin),
+        jax.jit(go_on),
+        jax.jit(lambda inputs, made: read(inputs, made[1], made[2])),
+        lambda inputs: loop.turn(inputs, loop.start(inputs)),
+    )
