@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 
 from nestor import trees
 from nestor.proximal._contract import Set, scalar, spread

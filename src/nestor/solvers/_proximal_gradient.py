@@ -116,8 +116,8 @@ def step(
     info = info_at(smooth + problem.term.value(x).astype(smooth.dtype), problem.residual(x, grad))
     finite = jnp.isfinite(info.value) & jnp.isfinite(info.optimality)
     grad = trees.select(finite, grad, trees.zeros_like(grad))
-    fixed = trees.stop_gradient((x, grad, state))
-    good, wanted, moved = _judged(info, *fixed, acceleration, first_length, geometry)
+    here, slope, was = trees.stop_gradient((x, grad, state))
+    good, wanted, moved = _judged(info, here, slope, was, acceleration, first_length, geometry)
     accepted = state.first | state.final | (finite & good)
     info = info._replace(accepted=accepted)
     progress = _progress.advance(state.progress, info, lower=info.value < state.value, first=state.first)
@@ -133,8 +133,7 @@ def step(
     cautious = solved | ~finite  # go on from the image itself
     weight, onward = _momentum(state, accepted, cautious, base, image, before, acceleration)
     tiny = 4 * float(jnp.finfo(value.dtype).eps)
-    here = trees.norm(fixed[0])
-    stuck = ~accepted & (moved <= tiny * jnp.maximum(here, tiny**0.5))
+    stuck = ~accepted & (moved <= tiny * jnp.maximum(trees.norm(here), tiny**0.5))
     final = ~state.final & (stuck | ~sound | _progress.exhausted(progress, accepted))
     straight = cautious | final
     onward = jnp.where(straight, jnp.zeros_like(onward), onward)

@@ -39,12 +39,11 @@ def _linearise(problem: LeastSquares, x: Tree) -> _Linearised:
         return at
 
     residual, jacobian = problem.evaluate(transform, vector)
-    merit, pull = jnp.vdot(residual, residual) / 2, residual
-    if problem.loss is not None:
+    if problem.loss is None:
+        merit, gradient = jnp.vdot(residual, residual) / 2, jacobian.T @ residual
+    else:
         merit, pull, factor, residual = problem.loss.weighted(residual)
-    gradient = jacobian.T @ pull
-    if problem.loss is not None:
-        jacobian = factor[:, None] * jacobian
+        gradient, jacobian = jacobian.T @ pull, factor[:, None] * jacobian
     box = None if problem.box is None else Box(*(trees.ravel(side)[0] for side in problem.box))
     return _Linearised(residual, jacobian, gradient, merit, vector, box, back)
 
