@@ -69,6 +69,7 @@ from nestor.solvers import (
     find_root,
     fixed_point,
     least_squares,
+    minimize_batch,
     minimum,
     solve_qp,
 )
@@ -186,6 +187,7 @@ __all__ = [
     "least_squares",
     "levels",
     "minimize",
+    "minimize_batch",
     "minimum",
     "predict_cost",
     "proximal",

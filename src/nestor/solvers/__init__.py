@@ -1,6 +1,7 @@
 """The front functions that solve, one driver, and one file a method."""
 
 from nestor.solvers._augmented import AugmentedLagrangian
+from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._block_descent import BlockCoordinateDescent
 from nestor.solvers._constraints import Constraint
@@ -103,6 +104,7 @@ __all__ = [
     "judge",
     "least_squares",
     "minimize",
+    "minimize_batch",
     "minimize_paced",
     "minimum",
     "no_info",
