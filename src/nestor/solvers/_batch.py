@@ -17,7 +17,9 @@ from nestor.errors import BadArgument
 from nestor.programs import Program, shape_text, trace_function
 from nestor.settings import shown
 from nestor.solution import Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _front
+from nestor.solvers import _checks, _drive
+from nestor.solvers._bounds import clip
+from nestor.solvers._posing import Options, pose_minimization
 
 Tree = Any
 
@@ -76,7 +78,7 @@ def minimize_batch(
     lanes, starts, data = _check_lanes(fun, x0, data)
     if shrink is not None and not (isinstance(shrink, int) and shrink > 1):
         raise BadArgument(_WHERE, "shrink", got=shown(shrink), want="an int > 1, or None", do="leave it at 8")
-    options = _front._Options(_WHERE, solver, None, tol, max_steps, bounds=bounds)
+    options = Options(_WHERE, solver, None, tol, max_steps, bounds=bounds)
     plan, inputs = _prepare(fun, starts, data, options)
     bar = _bar(lanes) if progress else None
     try:
@@ -144,9 +146,9 @@ def _prepare(
         raise BadArgument(
             _WHERE, "fun", got="a function that closes over traced values", want="not traced", do=do
         )
-    plan, inputs = _front._prepare_minimization(lambda x: program(shared, x, *of_one), start, options)
+    plan, inputs, _ = pose_minimization(lambda x: program(shared, x, *of_one), start, options)
     if inputs.box is not None:
-        starts = jax.vmap(lambda x: _front.clip(x, inputs.box))(starts)
+        starts = jax.vmap(lambda x: clip(x, inputs.box))(starts)
     return plan._replace(program=OfLane(program)), inputs._replace(captured=[shared, own], x0=starts)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from nestor import trees
 from nestor.errors import BadArgument
 from nestor.solution import Solution
-from nestor.solvers._front import Options, fit
+from nestor.solvers._delivery import run
 from nestor.solvers._losses import check_loss
+from nestor.solvers._posing import Options, pose_squares
 from nestor.solvers._squares import LevenbergMarquardt
 
 Tree = Any
@@ -99,7 +100,7 @@ def curve_fit(
         where, solver, adjoint, tol, max_steps, raise_on_failure=raise_on_failure, bounds=bounds
     )
     residuals = _weighted(where, f, xdata, ydata, sigma)
-    solution = fit(where, residuals, p0, loss, f_scale, options)
+    solution = run(pose_squares(residuals, p0, loss, f_scale, options), options)
     robust = check_loss(where, loss, f_scale, trees.float_dtype(solution.x))
     vector, back = trees.ravel(solution.x)
     left, push = jax.linearize(lambda v: trees.ravel(residuals(back(v)))[0].astype(v.dtype), vector)

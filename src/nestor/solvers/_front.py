@@ -1,148 +1,23 @@
-"""The front functions: check, trace, run, and report."""
+"""The front functions."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
-import jax.numpy as jnp
 
-from nestor import trees
-from nestor.adjoints import Answer, Implicit
-from nestor.errors import BadArgument, SolveFailed
-from nestor.programs import Program, Watcher, register, registered
-from nestor.solution import KKT, Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _kkt, _onward, _reports, _terms
-from nestor.solvers._augmented import AugmentedLagrangian
-from nestor.solvers._bfgs import BFGS, LBFGS
-from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
-from nestor.solvers._constraints import Rows, trace_constrained
-from nestor.solvers._contract import (
-    Composite,
-    Constrained,
-    FixedPointFinding,
-    LeastSquares,
-    Minimization,
-    Point,
-    RootFinding,
-)
+from nestor.adjoints import Answer
+from nestor.solution import Solution
+from nestor.solvers import _checks, _drive, _kinds, _onward, _reports
+from nestor.solvers._contract import Point
+from nestor.solvers._delivery import apply_policy, run
 from nestor.solvers._fixed_points import Anderson
-from nestor.solvers._losses import check_loss
-from nestor.solvers._optax import as_solver
-from nestor.solvers._proximal_gradient import ProximalGradient
+from nestor.solvers._posing import Options, pose_equations, pose_minimization, pose_squares
 from nestor.solvers._roots import NewtonRoot
-from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import LevenbergMarquardt
 
 Tree = Any
-
-_DENSE_UP_TO = 100
-_CONSTRAINED_UP_TO = 300  # variables and constraints together
-
-
-def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
-    return problem.cost(problem.fun(x))
-
-
-def _objective(problem: Minimization, x: Tree) -> jax.Array:
-    return problem.fun(x)
-
-
-def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
-    """What holds at a minimum of `of` in a box, and the value there: see `_bounds`."""
-
-    def residual(problem: Minimization, x: Tree) -> Tree:
-        grad = jax.grad(lambda z: of(problem, z))(pinned(x, problem.box))
-        return tied(x, grad, problem.box)
-
-    return residual, lambda problem, x: of(problem, pinned(x, problem.box))
-
-
-def _value_of_image(problem: Composite, x: Tree) -> jax.Array:
-    """fun + g at prox(x - grad), which is x; it moves with what a set or a penalty depends on."""
-    image = problem.term.prox(trees.subtract(x, jax.grad(problem.fun)(x)))
-    value = problem.fun(image)
-    return value + problem.term.value(image).astype(value.dtype)
-
-
-MINIMIZATION = _drive.Kind(
-    Minimization,
-    *_of_minimum(_objective),
-    symmetric=True,
-    positive=True,
-    settle=_kkt.report_in_a_box(_objective),
-)
-SQUARES = _drive.Kind(
-    LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True, settle=_kkt.report_in_a_box(_cost)
-)
-CONSTRAINED = _drive.Kind(
-    Constrained,
-    _kkt.condition,
-    _kkt.value,
-    symmetric=True,
-    positive=False,
-    by_value=False,
-    report=_kkt.report,
-)
-COMPOSITE = _drive.Kind(
-    Composite,
-    lambda problem, x: problem.residual(x, jax.grad(problem.fun)(x)),
-    _value_of_image,
-    symmetric=False,
-    positive=False,
-    by_value=False,
-)
-ROOT = _drive.Kind(RootFinding, lambda problem, x: problem.fun(x), None, symmetric=False, positive=False)
-FIXED_POINT = _drive.Kind(
-    FixedPointFinding,
-    lambda problem, x: trees.subtract(x, problem.fun(x)),
-    None,
-    symmetric=False,
-    positive=False,
-)
-
-_MINIMIZERS = dict.fromkeys(
-    [
-        *("BFGS", "LBFGS", "Newton", "NewtonCG", "NonlinearCG", "GradientDescent"),
-        *("LineSearchNewton", "LineSearchNewtonCG"),
-    ],
-    "minimize",
-)
-_CONSTRAINED = dict.fromkeys(["SQP", "AugmentedLagrangian"], "minimize")
-_COMPOSITES = dict.fromkeys(
-    ["ProximalGradient", "ProjectedGradient", "MirrorDescent", "FrankWolfe", "BlockCoordinateDescent"],
-    "minimize",
-)
-_ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
-_FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
-_SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a front function was asked for besides the function and the start, not yet checked.
-
-    Attributes:
-        where: the front function's name, for messages.
-        solver, ..., raise_on_failure: its arguments, in its order; as in `minimize`.
-    """
-
-    where: str
-    solver: Any
-    adjoint: Any
-    tol: Any
-    max_steps: Any
-    history: bool = False
-    callback: Any = None
-    progress: bool = False
-    raise_on_failure: bool = True
-    bounds: Any = None
-    constraints: Any = None
-    prox: Any = None
-    rows: Rows | None = None
 
 
 def minimize(
@@ -229,8 +104,7 @@ def minimize(
         constraints,
         prox,
     )
-    plan, inputs, rows = _prepare_minimization(fun, x0, options)
-    return _run(plan, inputs, dataclasses.replace(options, rows=rows))
+    return run(pose_minimization(fun, x0, options), options)
 
 
 def argmin(
@@ -270,7 +144,7 @@ def argmin(
     """
     where = "argmin"
     _checks.check_policy(where, on_failure)
-    plan, inputs, _ = _prepare_minimization(
+    plan, inputs, _ = pose_minimization(
         fun,
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
@@ -283,7 +157,7 @@ def argmin(
         second = _drive.solution_map(following.plan)(following.inputs)
         answer = _onward.joined(answer, second)
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
-    return _apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
+    return apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
 
 def minimum(
@@ -322,7 +196,7 @@ def minimum(
     """
     where = "minimum"
     _checks.check_policy(where, on_failure)
-    plan, inputs, _ = _prepare_minimization(
+    plan, inputs, _ = pose_minimization(
         fun,
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
@@ -335,7 +209,7 @@ def minimum(
     if following is not None:
         second = _drive.value_map(following.plan)(following.inputs)
         _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
-    return _apply_policy(where, plan, None, value, record, value, on_failure)
+    return apply_policy(where, plan, None, value, record, value, on_failure)
 
 
 def find_root(
@@ -375,7 +249,9 @@ def find_root(
     options = Options(
         "find_root", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
-    return _solve_vector(ROOT, _ROOTS, _checks.check_same_tree, fun, x0, options)
+    return run(
+        pose_equations(_kinds.ROOT, _kinds.ROOT_FINDERS, _checks.check_same_tree, fun, x0, options), options
+    )
 
 
 def fixed_point(
@@ -414,7 +290,12 @@ def fixed_point(
     options = Options(
         "fixed_point", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
-    return _solve_vector(FIXED_POINT, _FIXED, _checks.check_same_tree, fun, x0, options)
+    return run(
+        pose_equations(
+            _kinds.FIXED_POINT, _kinds.FIXED_POINT_FINDERS, _checks.check_same_tree, fun, x0, options
+        ),
+        options,
+    )
 
 
 def least_squares(
@@ -474,254 +355,4 @@ def least_squares(
         raise_on_failure,
         bounds,
     )
-    return fit("least_squares", fun, x0, loss, f_scale, options)
-
-
-def _prepare_minimization(
-    fun: Any, x0: Any, options: Options
-) -> tuple[_drive.Plan, _drive.Inputs, Rows | None]:
-    where, solver = options.where, options.solver
-    _checks.check_function(where, "fun", fun)
-    start = _checks.check_start(where, "x0", x0)
-    box = check_bounds(where, options.bounds, start)
-    if options.constraints is not None:
-        _terms.check_alone(where, options.prox)
-        return _prepare_constrained(fun, start, box, options)
-    term = _terms.pose(where, options.prox, box, start, solver)
-    if term is not None:
-        return *_prepare_composite(fun, start, term, options), None
-    if solver is None:
-        solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
-    solver = as_solver(where, solver, start)
-    _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
-    if box is not None:
-        _checks.check_keeps_bounds(where, solver)
-        start = clip(start, box)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    _checks.check_scalar(where, "fun", shape)
-    options = dataclasses.replace(options, solver=solver)
-    return *_plan(MINIMIZATION, program, captured, start, options, box), None
-
-
-def _prepare_constrained(
-    fun: Any, start: Tree, box: Box | None, options: Options
-) -> tuple[_drive.Plan, _drive.Inputs, Rows]:
-    where, solver = options.where, options.solver
-    if solver is not None:
-        solver = as_solver(where, solver, start)
-        _checks.check_solver(where, solver, Constrained, _CONSTRAINED, Constrained.kind)
-    start = clip(start, box)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    _checks.check_scalar(where, "fun", shape)
-    joint, everything, rows = trace_constrained(where, program, captured, options.constraints, start)
-    equal, inequal = (
-        jnp.zeros((rows.count(*sides),), rows.dtype) for sides in (("equal",), ("lower", "upper"))
-    )
-    if solver is None:
-        size = trees.size(start) + equal.size + inequal.size
-        solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
-    options = dataclasses.replace(options, solver=solver)
-    point = Point(start, equal, inequal)
-    return *_plan(CONSTRAINED, joint, everything, point, options, box), rows
-
-
-def _prepare_composite(
-    fun: Any, start: Tree, term: Any, options: Options
-) -> tuple[_drive.Plan, _drive.Inputs]:
-    where = options.where
-    solver = ProximalGradient() if options.solver is None else options.solver
-    _checks.check_solver(where, solver, Composite, _COMPOSITES, Composite.kind)
-    _terms.check_suits(where, solver, term)
-    start = _terms.into(term, start)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    _checks.check_scalar(where, "fun", shape)
-    options = dataclasses.replace(options, solver=solver)
-    return _plan(COMPOSITE, program, captured, start, options, beside=_drive.beside(term))
-
-
-def fit(where: str, fun: Any, x0: Any, loss: Any, f_scale: Any, options: Options) -> Solution:
-    """Least squares with bounds and a loss, for that front function."""
-    _checks.check_function(where, "fun", fun)
-    start = _checks.check_start(where, "x0", x0)
-    box = check_bounds(where, options.bounds, start)
-    robust = check_loss(where, loss, f_scale, trees.float_dtype(start))
-    _checks.check_solver(where, options.solver, LeastSquares, _SQUARES, LeastSquares.kind)
-    if box is not None:
-        _checks.check_keeps_bounds(where, options.solver, ("LevenbergMarquardt",))
-    start = clip(start, box)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    _checks.check_residuals(where, "fun", shape, start)
-    beside = () if robust is None else _drive.beside(robust)
-    return _run(*_plan(SQUARES, program, captured, start, options, box, beside), options)
-
-
-def _solve_vector(
-    kind: _drive.Kind, names: dict[str, str], check: Any, fun: Any, x0: Any, options: Options
-) -> Solution:
-    where = options.where
-    _checks.check_function(where, "fun", fun)
-    start = _checks.check_start(where, "x0", x0)
-    _checks.check_solver(where, options.solver, kind.problem, names, kind.problem.kind)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    check(where, "fun", shape, start)
-    return _run(*_plan(kind, program, captured, start, options), options)
-
-
-def _plan(
-    kind: _drive.Kind,
-    program: Program,
-    captured: list[Any],
-    start: Tree,
-    options: Options,
-    box: Box | None = None,
-    beside: tuple[_drive.Beside, ...] = (),
-) -> tuple[_drive.Plan, _drive.Inputs]:
-    where = options.where
-    adjoint = Implicit() if options.adjoint is None else options.adjoint
-    _checks.check_adjoint(where, adjoint)
-    arrays, rest = trees.split(options.solver)
-    watch = _checks.check_callback(where, options.callback) or ("numbers" if options.progress else "")
-    plan = _drive.Plan(
-        kind=kind,
-        program=program,
-        solver=rest,
-        adjoint=adjoint,
-        tol=_checks.check_tol(where, options.tol, trees.float_dtype(start)),
-        max_steps=_checks.check_max_steps(where, options.max_steps),
-        history=bool(options.history),
-        watch=watch,
-    )
-    try:
-        hash(plan)
-    except TypeError as error:
-        raise BadArgument(
-            where,
-            "solver",
-            got=options.solver,
-            want="hashable, so that what is compiled for it can be found again",
-            do="make it a frozen dataclass of numbers, strings and arrays",
-        ) from error
-    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box, beside)
-
-
-def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: Options) -> Solution:
-    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    if options.solver is None:
-        inputs = _onward.share(plan, inputs)
-    answer = _answer(plan, inputs, options.callback, bar)
-    following = None
-    if options.solver is None:
-        following = _onward.following(plan, inputs, answer.x, answer.record)
-    if following is not None:
-        turns = int(answer.record.turns)
-        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
-        answer = _onward.joined(answer, second)
-    if bar is not None and not _traced(inputs):
-        bar.close()
-    return _deliver(plan, answer, options)
-
-
-def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
-    """Run a plan, with whoever watches it registered; `turns` were made before."""
-    solve = _drive.solution_map(plan)
-    if not plan.watch:
-        return solve(inputs)
-    report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
-    watcher = Watcher(report, callback, bar)
-    if _traced(inputs):  # the program outlives this call, so the registration must too
-        number = register(watcher)
-        return solve(inputs._replace(watcher=jnp.int32(number)))
-    with registered(watcher) as number:
-        answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
-    if watcher.error is not None:
-        if bar is not None:
-            bar.close()
-        raise watcher.error
-    return answer
-
-
-def _traced(tree: Tree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
-    record, x, kkt = answer.record, answer.x, None
-    if record.kkt is not None:
-        found: _kkt.Report = record.kkt
-        kkt = KKT(
-            found.residuals.stationarity,
-            found.residuals.feasibility,
-            found.residuals.complementarity,
-            found.lower,
-            found.upper,
-            () if rows is None else rows.multipliers(x.equal, x.inequal),
-            found.weakly_active,
-        )
-    if rows is not None:
-        x = x.x
-    tol = jnp.asarray(plan.tol, answer.value.dtype)
-    stats = Stats(
-        steps=jnp.maximum(record.turns - 1, 0),
-        evaluations=record.turns,
-        accepted=jnp.maximum(record.accepted - 1, 0),
-        optimality=record.optimality,
-        tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
-    )
-    return Solution(x, answer.value, record.code, stats, record.history, kkt)
-
-
-def _deliver(plan: _drive.Plan, answer: Any, options: Options) -> Solution:
-    solution = _solution(plan, answer, options.rows)
-    if isinstance(solution.code, jax.core.Tracer):
-        return solution
-    if solution.history is not None:
-        history = _onward.cut(solution.history, solution.stats.evaluations)
-        solution = dataclasses.replace(solution, history=history)
-    if options.raise_on_failure and not solution.success:
-        raise _failure(options.where, solution, plan)
-    return solution
-
-
-def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
-    stats = solution.stats
-    status = Status(int(solution.code))
-    value = jax.lax.stop_gradient(solution.fun)  # under a plain grad the value is traced, the status is not
-    shown = "traced" if isinstance(value, jax.core.Tracer) else f"{float(value):.6g}"
-    return SolveFailed(
-        f"{where}: {status.message}\n"
-        f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
-        f"value {shown}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
-        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
-        "See how-to/it-does-not-converge.",
-        solution,
-    )
-
-
-def _apply_policy(
-    where: str, plan: _drive.Plan, x: Tree, value: Any, record: Any, result: Tree, on_failure: str | None
-) -> Tree:
-    traced = isinstance(record.code, jax.core.Tracer)
-    policy = on_failure or ("nan" if traced else "raise")
-    if policy == "keep":
-        return result
-    bad = record.code != int(Status.CONVERGED)
-    if policy == "nan":
-        return jax.tree.map(lambda leaf: leaf * jnp.where(bad, jnp.nan, 1.0).astype(leaf.dtype), result)
-    if traced:
-        return _raise_at_run_time(where, result, bad)
-    if bool(bad):
-        answer = Answer(result if x is None else x, value, record)
-        raise _failure(where, _solution(plan, answer), plan)
-    return result
-
-
-def _raise_at_run_time(where: str, result: Tree, bad: jax.Array) -> Tree:
-    from nestor.errors import MissingExtra
-
-    try:
-        import equinox
-    except ImportError as error:
-        raise MissingExtra("equinox", "test", 'on_failure="raise" inside a trace') from error
-    return equinox.error_if(
-        result, bad, f"{where}: a solve inside a compiled function did not converge (on_failure='raise')."
-    )
+    return run(pose_squares(fun, x0, loss, f_scale, options), options)

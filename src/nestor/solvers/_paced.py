@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,9 @@ import jax.numpy as jnp
 from nestor.errors import BadArgument
 from nestor.programs import Watcher, registered
 from nestor.solution import Solution, Status
-from nestor.solvers import _drive, _front, _reports
+from nestor.solvers import _drive, _reports
+from nestor.solvers._delivery import deliver, traced
+from nestor.solvers._posing import Options, pose_minimization
 
 Tree = Any
 
@@ -51,10 +52,9 @@ def minimize_paced(
     Raises:
         BadArgument: as `minimize`; inside a trace.
     """
-    asked = _front.Options(where="minimize", **({"solver": None, "adjoint": None} | options))
-    plan, inputs, rows = _front._prepare_minimization(fun, x0, asked)
-    asked = dataclasses.replace(asked, rows=rows)
-    if _front._traced(inputs):
+    asked = Options(where="minimize", **({"solver": None, "adjoint": None} | options))
+    plan, inputs, rows = pose_minimization(fun, x0, asked)
+    if traced(inputs):
         raise BadArgument(
             "minimize",
             "checkpoint",
@@ -86,7 +86,7 @@ def minimize_paced(
     if status is not None and int(made[1].status) == Status.RUNNING:
         record = answer.record._replace(code=jnp.int32(int(status)))
         answer = answer._replace(record=record)
-    return _front._deliver(plan, answer, asked)
+    return deliver(plan, answer, rows, asked)
 
 
 def _going_on(made: Any) -> Any:
