@@ -35,9 +35,10 @@ class Constraint:
             or NaN; a function that cannot be called or traced, or does not return real floating-point arrays.
 
     >>> import jax.numpy as jnp, nestor
-    >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=1.0)
-    >>> nestor.minimize(jnp.sum, jnp.array([-1.0, 0.0]), constraints=on_circle).x.round(3).tolist()
-    [-0.707, -0.707]
+    >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=2.0)
+    >>> far = lambda x: jnp.sum((x - 3.0) ** 2)
+    >>> nestor.minimize(far, jnp.array([1.0, 0.0]), constraints=on_circle).x.round(2).tolist()
+    [1.0, 1.0]
     """
 
     fun: Callable[[Tree], Tree]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
@@ -113,12 +114,10 @@ def _product(rows: jax.Array) -> Any:
 
 def _array(where: str, name: str, value: Any, dtype: Any) -> jax.Array:
     """A floating array; sparse matrices of SciPy become dense."""
-    try:
+    array = None
+    with contextlib.suppress(TypeError, ValueError):
         array = jnp.asarray(value.toarray() if hasattr(value, "toarray") else value)
-        real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
-    except (TypeError, ValueError):
-        real = False
-    if not real:
+    if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise BadArgument(
             where,
             name,

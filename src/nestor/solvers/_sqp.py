@@ -103,10 +103,11 @@ class SQP:
     Source: Fletcher 1987, section 14.4; Byrd, Nocedal and Waltz 2008 (the price).
 
     >>> import jax.numpy as jnp, nestor
-    >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=1.0)
-    >>> solution = nestor.minimize(jnp.sum, jnp.array([-1.0, 0.0]), constraints=on_circle, solver=nestor.SQP())
-    >>> solution.x.round(3).tolist()
-    [-0.707, -0.707]
+    >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=2.0)
+    >>> far = lambda x: jnp.sum((x - 3.0) ** 2)
+    >>> solution = nestor.minimize(far, jnp.array([1.0, 0.0]), constraints=on_circle, solver=nestor.SQP())
+    >>> solution.x.round(2).tolist()
+    [1.0, 1.0]
     """
 
     radius: float | None = None
