@@ -88,9 +88,9 @@ def minimize(
             of them. The solution is differentiable in their settings.
         tol: converged when the largest entry of the projected gradient (of the Lagrangian) is at most
             tol * max(1, that at the start), and constraints are violated by at most tol. None is 1e-5 with gradients,
-            1e-4 with finite differences or a method without, at least the root of the coarsest precision. SciPy
-            is told a given `tol` too. For compiled solvers: an absolute bound on the gradient, the root of the
-            precision by default.
+            1e-4 with finite differences or a method without, and at least three roots of the coarsest precision
+            (1e-3 in float32). SciPy is told a given `tol` too. For compiled solvers: an absolute bound on the
+            gradient, the root of the precision by default.
         adjoint: for JAX: how derivatives cross the solution; None is `Implicit()`.
         max_steps: steps of the solver at most; None is 1000 compiled, generous on the host.
         max_evaluations, max_seconds: calls of `fun` at most, and time; checked between evaluations.

@@ -160,7 +160,7 @@ def _tolerance(
     if tol is not None:
         return tol
     rough = 1e-4 if not (method.gradient and objective.exact) else 1e-5
-    return max(rough, layout.eps**0.5, float(options.get("gtol", 0.0)))
+    return max(rough, 3 * layout.eps**0.5, float(options.get("gtol", 0.0)))
 
 
 def _signature(

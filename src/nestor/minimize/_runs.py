@@ -1,7 +1,8 @@
 """The runs of a host solve, and the verdict after each.
 
-The first run is SciPy's own, with its defaults, so it visits the points that SciPy visits. Where it stops at a point
-that is no solution, although there is budget left, it is run once more from the best point with its stopping rules
+The first run is SciPy's own, with its defaults, so it visits the points that SciPy visits; but L-BFGS-B does not end
+on a small decrease of the objective where the condition of a solution does not hold. Where SciPy stops at a point that
+is no solution, although there is budget left, it is run once more from the best point with its stopping rules
 tightened, and ends as soon as the condition of a solution holds.
 """
 
@@ -15,12 +16,13 @@ from nestor.minimize._methods import Method
 from nestor.minimize._scipy import call_scipy
 from nestor.minimize._stop import Stop
 from nestor.minimize._verdict import Verdict, judge
-from nestor.minimize._watch import Seen, Watch
+from nestor.minimize._watch import Rule, Seen, Watch
 from nestor.solution import Status
 
 Vector = np.ndarray
 
 _BOTTOM = -(2.0**78)  # below it an objective has no minimum: eps^(-3/2) in float64
+_DECREASE, _SLOPE = 1e7 * 2.0**-52, 1e-5  # SciPy's ftol and gtol for L-BFGS-B
 _STOPS = ("ftol", "xtol", "xatol", "fatol", "tol", "xrtol", "final_tr_radius", "barrier_tol", "f_target")
 
 
@@ -64,9 +66,11 @@ def run(
         first = watch.at(start)
         if not np.isfinite(first.value):
             return End(Status.NOT_FINITE, first, None, tol)
-        ended = _once(watch, method, options, start, given_tol, second)
-        court.hear(ended)
         own_rules = any(name in options for name in _STOPS)  # the user says when to stop
+        if method.name == "L-BFGS-B" and not own_rules:
+            court.hear(_with_our_rule(watch, method, options, start, given_tol, court.known_target()))
+        else:
+            court.hear(_once(watch, method, options, start, given_tol, second))
         if not court.best.verdict.converged and not own_rules:
             court.hear(_again(watch, method, options, court, second))
     except Stop as stop:
@@ -128,7 +132,7 @@ class _Court:
             if best.grad is None or self.watch.constraints is not None:
                 self._consider(best)
             else:
-                self._target = self._target or self._known_target()
+                self._target = self._target or self.known_target()
                 heard = _Heard(best, self._judge(best, best.grad))
                 if self._best is None or self._better(heard, self._best):
                     self._best = heard
@@ -144,7 +148,8 @@ class _Court:
         if open_case and best.better_than(self.best.at, self.watch.slack):
             self._best = None
 
-    def _known_target(self) -> float:
+    def known_target(self) -> float:
+        """The same without another evaluation; `tol` if the gradient at the start is not known."""
         first = self.watch.first
         if first is None or first.grad is None:
             return self.tol
@@ -198,6 +203,22 @@ def _once(
     limits = {name: limit for name, limit in method.limits if name not in options}
     ended = call_scipy(watch, method, limits | options, x, free, tol, second)
     return None if ended is None or not np.isfinite(ended).all() else watch.at(ended)
+
+
+def _with_our_rule(
+    watch: Watch, method: Method, options: dict[str, Any], x: Vector, tol: float | None, target: float
+) -> Seen | None:
+    """A run of L-BFGS-B that goes on where its rule on decreases would end it at a point that is no solution."""
+    watch.rule = Rule(_DECREASE if tol is None else tol, target)
+    rules = {"ftol": 0.0, "gtol": options.get("gtol", _SLOPE if tol is None else tol)}
+    try:
+        return _once(watch, method, options | rules, x, None, False)
+    except Stop as stop:
+        if stop.status == Status.CONVERGED:
+            return watch.stood
+        raise
+    finally:
+        watch.rule = watch.target = None
 
 
 def _again(watch: Watch, method: Method, options: dict[str, Any], court: _Court, second: bool) -> Seen | None:

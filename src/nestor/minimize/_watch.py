@@ -39,6 +39,18 @@ class Seen(NamedTuple):
         return self.value < other.value or (np.isnan(other.value) and not np.isnan(self.value))
 
 
+class Rule(NamedTuple):
+    """SciPy's rule on decreases of the objective, obeyed only where the condition of a solution holds.
+
+    Attributes:
+        decrease: a relative decrease in an iteration that is so small that SciPy would stop.
+        target: the gradient that is wanted there; without it the solve goes on until it is met.
+    """
+
+    decrease: float
+    target: float
+
+
 class Budget(NamedTuple):
     """What a solve may cost."""
 
@@ -56,6 +68,7 @@ class Watch:
         around: makes the context in which the user's functions run.
         steps: iterations of the solver.
         error: an exception of the user's function, so that it is not taken for the solver's.
+        rule, stood: when a solve may end, if not when SciPy says so; and where it was an iteration ago.
         target: once set, the solve ends at the first point as good as the best whose gradient is this small.
     """
 
@@ -87,6 +100,8 @@ class Watch:
         self.steps = self.points = 0
         self.error: BaseException | None = None
         self.target: float | None = None
+        self.rule: Rule | None = None
+        self.stood: Seen | None = None
         self.until = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._jacobian: tuple[bytes, np.ndarray] | None = None
 
@@ -139,6 +154,8 @@ class Watch:
     def step(self, x: Vector, *_: Any) -> None:
         """One more iteration of the solver."""
         self.steps += 1
+        if self.rule is not None:
+            self._obey(self.rule, self.at(x))
         if self.on_step is not None:
             self.on_step(self.objective.layout.answer(np.asarray(x, np.float64)))
         if self.budget.steps is not None and self.steps >= self.budget.steps:
@@ -150,6 +167,16 @@ class Watch:
         if seen.grad is not None and objective.exact:
             return seen.grad
         return self.asked("g", seen.x, lambda: objective.exact_gradient(seen.x, seen.value))
+
+    def _obey(self, rule: Rule, seen: Seen) -> None:
+        before, self.stood = self.stood or self.first, seen
+        assert before is not None
+        size = max(abs(before.value), abs(seen.value), 1.0)
+        if before.value - seen.value > rule.decrease * size:
+            return
+        if seen.optimality <= rule.target:
+            raise Stop(Status.CONVERGED)
+        self.target = rule.target
 
     def asked(self, what: str, x: Vector, compute: Callable[[], Vector]) -> Vector:
         """An answer of the user's functions: from the journal, or computed and written down."""
