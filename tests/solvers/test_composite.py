@@ -1,5 +1,7 @@
 """Composite problems, fun + g: against closed forms on the support, dense KKT systems, SciPy, differences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,3 +204,74 @@ def test_two_sets_with_the_same_settings_are_two_programs():
     found = [nestor.argmin(misfit, START, prox=kind(2.0)) for kind in (proximal.Simplex, proximal.L1Ball)]
     assert (found[0] >= 0).all()
     assert (found[1] < 0).any()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """A penalty of one's own: strength times |x - centre|₁."""
+
+    strength: jax.Array
+    centre: jax.Array
+
+    def value(self, x):
+        return self.strength * jnp.sum(jnp.abs(x - self.centre))
+
+    def prox(self, x, step=1.0):
+        return self.centre + proximal.Lasso(self.strength).prox(x - self.centre, step)
+
+
+@pytest.mark.slow
+def test_a_penalty_of_ones_own():
+    centre = jnp.linspace(-1.0, 1.0, N)
+    shifted = jnp.asarray(B - A @ np.asarray(centre))
+    found = lambda s: nestor.argmin(misfit, START, prox=Distance(s, centre), **TIGHT)  # noqa: E731
+    np.testing.assert_allclose(found(6.0 * jnp.ones(())), centre + lasso(6.0, shifted), atol=1e-9)
+    slope, wanted = jax.jacfwd(found)(6.0), jax.jacfwd(lambda s: lasso(s, shifted))(6.0)
+    np.testing.assert_allclose(slope, wanted, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_seven_nestings_agree_with_the_closed_form():
+    """Second derivatives of |x(s)|² in the strength: the support is fixed, so x is linear in s."""
+    x, slope, _ = lasso_by_hand(lasso(6.0), 6.0)
+    f = lambda s: jnp.sum(lasso(s) ** 2)  # noqa: E731
+    first, second = 2 * x @ slope, 2 * slope @ slope
+    two = jnp.array([6.0, 6.0])
+    np.testing.assert_allclose(jax.grad(f)(6.0), first, rtol=1e-8)
+    np.testing.assert_allclose(jax.jacfwd(f)(6.0), first, rtol=1e-8)
+    np.testing.assert_allclose(jax.jacrev(f)(6.0), first, rtol=1e-8)
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(two), [first] * 2, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(lambda s: jnp.sum(jax.vmap(f)(s)))(two), [first] * 2, rtol=1e-8)
+    np.testing.assert_allclose(jax.jacfwd(jax.grad(f))(6.0), second, rtol=1e-8)
+    np.testing.assert_allclose(jax.jacrev(jax.jacfwd(f))(6.0), second, rtol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("acceleration", ["momentum", "spectral", "none"])
+def test_a_smooth_part_that_is_not_convex_or_not_finite_everywhere(acceleration):
+    solver = nestor.ProximalGradient(acceleration)
+    wavy = lambda x: jnp.sum(jnp.cos(3 * x) + x**2 / 2)  # noqa: E731
+    found = nestor.minimize(wavy, jnp.linspace(-2.0, 2.0, 7), prox=proximal.Lasso(0.2), solver=solver)
+    slope = found.x - 3 * jnp.sin(3 * found.x)
+    np.testing.assert_allclose(found.x, proximal.Lasso(0.2).prox(found.x - slope), atol=1e-6)
+    barrier = lambda x: -jnp.sum(jnp.log(x)) + jnp.sum(jnp.arange(1.0, 5.0) * x)  # noqa: E731
+    inside = nestor.minimize(barrier, jnp.full(4, 0.25), prox=proximal.Simplex(2.0), solver=solver)
+    t = scipy.optimize.brentq(lambda t: np.sum(1 / (np.arange(1, 5) + t)) - 2, -0.9, 10)
+    np.testing.assert_allclose(inside.x, 1 / (np.arange(1, 5) + t), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_many_unknowns_are_differentiated_without_a_dense_hessian():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(150, 600)) / 12, rng.normal(size=150)
+
+    def solve(strength):
+        fun = lambda x: jnp.sum((jnp.asarray(a) @ x - jnp.asarray(b)) ** 2) / 2  # noqa: E731
+        return nestor.argmin(fun, jnp.zeros(600), prox=proximal.Lasso(strength), tol=1e-10, max_steps=5000)
+
+    x, slope = solve(0.5), jax.jacfwd(solve)(0.5)
+    on = np.asarray(x) != 0
+    wanted = -np.linalg.solve(a[:, on].T @ a[:, on], np.sign(np.asarray(x))[on])
+    np.testing.assert_allclose(slope[on], wanted, rtol=1e-7)
+    assert (slope[~on] == 0).all()

@@ -60,7 +60,8 @@ def minimize(
             `FrankWolfe()` or `BlockCoordinateDescent()`. With constraints `SQP()` (the default up to 300 variables
             and constraints together) or `AugmentedLagrangian()` (the default above).
         adjoint: how derivatives cross the solution; None is `Implicit()`.
-        tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
+        tol: converged when every entry of the gradient (with a prox, of x - prox(x - gradient), the change of a
+            step of length one) is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
             or by max_steps, it also counts as converged when the gradient has come down to this (or to the
             root of the precision, if that is less) times the first one. With constraints this is asked of three

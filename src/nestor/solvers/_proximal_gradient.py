@@ -31,6 +31,7 @@ Acceleration = Literal["momentum", "spectral", "none"]
 
 _REMEMBERED = 10  # values that the next one of a spectral method may not be above
 _DECREASE = 1e-4
+_PATIENCE = 50  # accepted steps in a row without a gain; values may rise for a while
 
 
 class ProximalState(NamedTuple):
@@ -134,7 +135,8 @@ def step(
     weight, onward = _momentum(state, accepted, cautious, base, image, before, acceleration)
     tiny = 4 * float(jnp.finfo(value.dtype).eps)
     stuck = ~accepted & (moved <= tiny * jnp.maximum(trees.norm(here), tiny**0.5))
-    final = ~state.final & (stuck | ~sound | _progress.exhausted(progress, accepted))
+    idle = accepted & (progress.idle >= _PATIENCE)
+    final = ~state.final & (stuck | ~sound | idle)
     straight = cautious | final
     onward = jnp.where(straight, jnp.zeros_like(onward), onward)
     ending = jnp.where(finite, code(Status.STALLED), code(Status.NOT_FINITE))
