@@ -146,6 +146,8 @@ def test_a_mistake_is_explained(problems):
     with pytest.raises(nestor.BadArgument, match=r"jax\.vmap"):
         jax.jit(lambda x: nestor.minimize_batch(lambda x: x**2, x).x)(jnp.ones(2))
     with pytest.raises(nestor.BadArgument, match=r"jax\.vmap"):
+        jax.jit(lambda: nestor.minimize_batch(lambda x: x**2, np.ones(2)).x)()
+    with pytest.raises(nestor.BadArgument, match=r"jax\.vmap"):
         jax.grad(lambda s: nestor.minimize_batch(lambda x: s * x**2, jnp.ones(2)).fun.sum())(1.0)
     with pytest.raises(nestor.BadArgument, match="argument 'shrink'"):
         nestor.minimize_batch(valley, starts, data, shrink=1)

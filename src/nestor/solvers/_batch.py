@@ -16,9 +16,10 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.programs import Program, shape_text, trace_function
 from nestor.settings import shown
-from nestor.solution import Solution, Stats, Status
+from nestor.solution import Solution, Status
 from nestor.solvers import _checks, _drive
 from nestor.solvers._bounds import clip
+from nestor.solvers._delivery import solution_of
 from nestor.solvers._posing import Options, pose_minimization
 
 Tree = Any
@@ -86,11 +87,7 @@ def minimize_batch(
     finally:
         if bar is not None:
             bar.close()
-    record = answer.record
-    tolerance = np.full(lanes, plan.tol, answer.value.dtype)
-    steps, accepted = np.maximum(record.turns - 1, 0), np.maximum(record.accepted - 1, 0)
-    stats = Stats(steps, record.turns, accepted, record.optimality, tolerance)
-    return jax.tree.map(jnp.asarray, Solution(answer.x, answer.value, record.code, stats))
+    return solution_of(plan, jax.tree.map(jnp.asarray, answer))
 
 
 # --- what is asked -----------------------------------------------------------------------------------------
@@ -101,14 +98,12 @@ def _check_lanes(fun: Any, x0: Tree, data: Tree) -> tuple[int, Tree, Tree]:
     _checks.check_function(_WHERE, "fun", fun)
     starts = _checks.check_start(_WHERE, "x0", x0)
     data = jax.tree.map(jnp.asarray, data)
-    sizes = set()
-    for name, tree in (("x0", starts), ("data", data)):
-        for leaf in jax.tree.leaves(tree):
-            if isinstance(leaf, jax.core.Tracer):
-                do = "use jax.vmap(lambda x0, d: nestor.minimize(..., x0)) inside jit, vmap and grad"
-                raise BadArgument(_WHERE, name, got=shown(leaf), want="not traced", do=do)
-            sizes.add(leaf.shape[0] if leaf.ndim else None)
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
+    inside = jax.lax.add(np.int32(0), np.int32(0))  # traced in a `jit` that nothing of this comes from
+    for name, tree in (("x0", starts), ("data", data), ("fun", inside)):
+        _refuse_traced(name, tree)
+    leaves = jax.tree.leaves((starts, data))
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
+    if len(sizes) != 1 or 0 in sizes:
         raise BadArgument(
             _WHERE,
             "x0" if data is None else "x0 and data",
@@ -118,6 +113,17 @@ def _check_lanes(fun: Any, x0: Tree, data: Tree) -> tuple[int, Tree, Tree]:
             do="stack the problems along a first axis; what they share goes into fun's closure",
         )
     return sizes.pop(), starts, data
+
+
+def _refuse_traced(name: str, tree: Tree) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise BadArgument(
+            _WHERE,
+            name,
+            got="traced, or called inside jit, vmap or grad",
+            want="known while it runs",
+            do="use jax.vmap(lambda x0, d: nestor.minimize(lambda x: fun(x, d), x0)) there",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +147,7 @@ def _prepare(
     program, shared, _ = trace_function(
         _WHERE, "fun", fun, start, *of_one, takes=f"{1 + len(own)} arguments, x{' and the data' * len(own)}"
     )
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in shared):
-        do = "use jax.vmap(nestor.minimize) inside jit, vmap and grad"
-        raise BadArgument(
-            _WHERE, "fun", got="a function that closes over traced values", want="not traced", do=do
-        )
+    _refuse_traced("fun", shared)
     plan, inputs, _ = pose_minimization(lambda x: program(shared, x, *of_one), start, options)
     if inputs.box is not None:
         starts = jax.vmap(lambda x: clip(x, inputs.box))(starts)
@@ -247,7 +249,8 @@ def _delivered(delivered: Any, now: Lanes, which: np.ndarray, lanes: int) -> Any
 def _programs(plan: _drive.Plan) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(inputs) -> carries; (inputs, carries, few, limit) -> (carries, answers, which still run)."""
     loop, read, _ = _drive._pieces(plan)
-    axes = _drive.Inputs(captured=[None, 0], x0=0, solver=None, watcher=None, box=None)  # type: ignore[arg-type]
+    axes: Any = jax.tree.map(lambda _: None, _drive.Inputs([], 0, [], jnp.int32(0)))
+    axes = axes._replace(captured=[None, 0], x0=0)
     turn = jax.vmap(loop.turn, in_axes=(axes, 0))
 
     def running(carries: _drive.Carry) -> jax.Array:

@@ -63,7 +63,8 @@ def traced(tree: Tree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
+def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
+    """The answer of the driver as a `Solution`."""
     record, x, kkt = answer.record, answer.x, None
     if record.kkt is not None:
         found: _kkt.Report = record.kkt
@@ -91,7 +92,7 @@ def _solution(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solut
 
 def deliver(plan: _drive.Plan, answer: Any, rows: Rows | None, options: Options) -> Solution:
     """The solution that a user gets, or the error."""
-    solution = _solution(plan, answer, rows)
+    solution = solution_of(plan, answer, rows)
     if isinstance(solution.code, jax.core.Tracer):
         return solution
     if solution.history is not None:
@@ -132,7 +133,7 @@ def apply_policy(
         return _raise_at_run_time(where, result, bad)
     if bool(bad):
         answer = Answer(result if x is None else x, value, record)
-        raise _failure(where, _solution(plan, answer), plan)
+        raise _failure(where, solution_of(plan, answer), plan)
     return result
 
 
