@@ -54,7 +54,7 @@ class _Dense:
         updated = jnp.where(blank, eye, memory.inverse) + change
         return _DenseMemory(jnp.where(use, updated, memory.inverse), memory.moves + use.astype(jnp.int32))
 
-    def direction(self, memory: _DenseMemory, grad: Tree) -> Tree:
+    def direction(self, memory: _DenseMemory, grad: Tree, x: Tree, box: Any) -> Tree:
         vector, back = trees.ravel(grad)
         return back(-jnp.where(memory.moves == 0, vector, memory.inverse @ vector))
 
@@ -144,7 +144,7 @@ class _Limited(NamedTuple):
             memory.moves + use.astype(jnp.int32),
         )
 
-    def direction(self, memory: _LimitedMemory, grad: Tree) -> Tree:
+    def direction(self, memory: _LimitedMemory, grad: Tree, x: Tree, box: Any) -> Tree:
         """The two-loop recursion, newest to oldest and back; empty places have weight zero."""
         order = (memory.moves - 1 - jnp.arange(self.length, dtype=jnp.int32)) % self.length
 

@@ -156,6 +156,6 @@ def report_in_a_box(
             *box,
         )
         residuals = Residuals(trees.max_norm(cut), zero, zero, zero + 1)
-        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak)))
+        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak), jnp.zeros((), int)))
 
     return report
