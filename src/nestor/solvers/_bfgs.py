@@ -185,6 +185,10 @@ class LBFGS:
     Restarts with steepest descent when a search fails. Cost a step: one gradient and 4 * memory * n
     operations. Source: Nocedal and Wright 2006, algorithms 7.4 and 7.5; Liu and Nocedal 1989.
 
+    With bounds the direction leads to the minimizer, in the box, of the quadratic model that the moves make, found
+    by guesses of the bounds that hold: some 8 * memory^2 * n operations a guess, one or two as a rule.
+    Source: Byrd, Lu, Nocedal and Zhu 1995, with another way through the model.
+
     >>> import jax.numpy as jnp, nestor
     >>> bowl = lambda x: jnp.sum(jnp.cosh(x - 1.0))
     >>> nestor.minimize(bowl, jnp.zeros(1000), solver=nestor.LBFGS()).success

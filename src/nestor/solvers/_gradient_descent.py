@@ -47,7 +47,7 @@ _STEEPEST = _Steepest()
 
 @trees.record
 class GradientDescent:
-    """Gradient descent: x <- x - a grad f(x).
+    """Gradient descent: x <- x - a grad f(x), cut back to the bounds where there are any.
 
     Args:
         search: how the step length a is chosen: `FixedStep(length)`, `Backtracking()` (the default),
