@@ -240,10 +240,13 @@ def _between(
     rise = value - low_value
     parabola = _ratio(-low_slope * width, 2 * (rise - low_slope * width), 0.1)
     third = low_slope + slope - 3 * _ratio(rise, width, jnp.inf)
-    square = third**2 - low_slope * slope
-    root = jnp.sqrt(jnp.where(square > 0, square, 0))
+    sound = jnp.isfinite(third)
+    third = jnp.where(sound, third, 0)  # times no weight an infinity would be NaN in reverse mode
+    square = jnp.where(sound, third**2 - low_slope * slope, 0)
+    root = trees.root(square)
     cubic = 1 - _ratio(slope + root - third, slope - low_slope + 2 * root, jnp.inf)
     fits = (square > 0) & jnp.isfinite(cubic)
+    cubic = jnp.where(fits, cubic, 1)
     nearer = jnp.where(jnp.abs(cubic) < jnp.abs(parabola), cubic, (cubic + parabola) / 2)
     farther = jnp.where(jnp.abs(cubic - 1) < jnp.abs(secant - 1), cubic, secant)
     fraction = jnp.where(rise > 0, jnp.where(fits, nearer, parabola), jnp.where(fits, farther, secant))
