@@ -30,7 +30,7 @@ def as_jax(module: Callable[..., Any]) -> Any:
             (`module.eval()` first), and what it does to its buffers is forgotten.
 
     Returns:
-        For a module a function of (params, *its arguments), with an attribute `params`: the parameters now, a
+        For a module a function of the parameters and of what it takes, with an attribute `params`: those of now, a
         dictionary of JAX arrays by name; `module.load_state_dict(jax.tree.map(torch.from_dlpack, params),
         strict=False)` is the way back. For a function a function with the same arguments. Arrays among them
         become tensors, everything else is handed on as it is and must be hashable; the result is a tree of arrays.
