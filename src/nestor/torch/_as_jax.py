@@ -42,8 +42,9 @@ def as_jax(module: Callable[..., Any]) -> Any:
     Cost: it is run once, on zeros, for every combination of shapes, to know the shapes of its results. A
     visit to the host costs about 0.2 ms, one for a gradient 0.5 ms, and copies what goes there; a gradient starts
     with a forward pass of its own, and a product with a Hessian with two. Under `vmap` the lanes go
-    to `torch.func.vmap`, one by one where PyTorch cannot. A derivative that PyTorch lacks (a function with a rule of its own that cannot be
-    differentiated again, an operation without forward mode) is an error of PyTorch at run time.
+    to `torch.func.vmap`, one by one where PyTorch cannot. A derivative that PyTorch lacks (a function
+    with a rule of its own that cannot be differentiated again, an operation without forward mode) is an error of
+    PyTorch at run time.
 
     >>> import jax, jax.numpy as jnp, nestor, torch
     >>> net = torch.nn.Linear(2, 1, bias=False)
