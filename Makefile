@@ -6,10 +6,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 PYTEST_ARGS ?= -m 'not slow'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs bench
+.PHONY: help install demo test test-frameworks check docs bench
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## a virtual environment with Nestor in it, editable; does nothing the second time
 
@@ -18,6 +18,9 @@ demo: install ## one L2 strength per weight on the digits: a table, a picture an
 
 test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs all, PYTEST_ARGS="-k floors" some)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-frameworks: .venv-frameworks/.installed ## nestor.minimize with PyTorch and TensorFlow, in an environment of its own
+	.venv-frameworks/bin/python -m pytest -p no:xdist $(PYTEST_ARGS) tests/minimize
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .
@@ -39,6 +42,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  echo "Nestor needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[test,demo,plots,optax]'
+	@touch $@
+
+.venv-frameworks/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,tensorflow]' pytest
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

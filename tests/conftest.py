@@ -3,6 +3,8 @@
 import gc
 import importlib.metadata
 import os
+import shutil
+from pathlib import Path
 
 flags = os.environ.get("XLA_FLAGS", "")
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA dies of a flag that it does not know
@@ -14,6 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before NumPy's BLAS and XLA start: bo
     flags += " --xla_cpu_multi_thread_eigen=false"
 os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What one process compiles, the others (workers, examples, demos) and the next run of the tests find on disk.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402  (the flags above are read when it is imported)
 import pytest  # noqa: E402
@@ -24,14 +32,35 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Tracing allocates millions of objects that live as long as a program; looking through them again and again for
-# garbage was a fifth of the time of the tests. It is done between files, where compiled programs are let go too.
+# garbage was a fifth of the time of the tests. It is done between files.
 gc.collect()
 gc.freeze()
 gc.set_threshold(200_000, 20, 100)
 
+_MOST_DISK = 2**30  # bytes of compiled programs that are kept for the next run
+_MOST_MEMORY = 4 * 2**30  # bytes of a process, before what it compiled is forgotten
+
+
+def pytest_configure() -> None:
+    """Compiled programs of old versions of the code do not pile up."""
+    kept = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    if alone and sum(entry.stat().st_size for entry in kept.glob("*")) > _MOST_DISK:
+        shutil.rmtree(kept)
+
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After the last test of a file (in this process): what it compiled is forgotten."""
+    """After the last test of a file (in this process)."""
     if nextitem is None or nextitem.path != item.path:
-        jax.clear_caches()
+        if _memory() > _MOST_MEMORY:
+            jax.clear_caches()
         gc.collect()
+
+
+def _memory() -> int:
+    """The bytes that this process holds; where the system does not say, too many."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return _MOST_MEMORY + 1
+    return pages * os.sysconf("SC_PAGE_SIZE")

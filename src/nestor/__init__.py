@@ -3,7 +3,7 @@
 import importlib
 import typing
 
-from nestor import schedules
+from nestor import proximal, schedules
 from nestor.adjoints import (
     DARTS,
     SAMA,
@@ -28,41 +28,54 @@ from nestor.errors import (
     SolveFailed,
 )
 from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
+from nestor.minimize import minimize
 from nestor.solution import KKT, History, Solution, Stats, Status
 from nestor.solvers import (
     BFGS,
     LBFGS,
+    SQP,
     AdaGradStep,
     Anderson,
+    AugmentedLagrangian,
     Backtracking,
+    BlockCoordinateDescent,
     Broyden,
+    Constraint,
+    CurveFit,
     Dogleg,
+    Entropy,
     FixedStep,
+    FrankWolfe,
     GaussNewton,
     GradientDescent,
     LevenbergMarquardt,
     LineSearchNewton,
     LineSearchNewtonCG,
+    MirrorDescent,
     Newton,
     NewtonCG,
     NewtonRoot,
     NonlinearCG,
     Optax,
     Picard,
+    ProjectedGradient,
+    ProximalGradient,
     Report,
     RMSPropStep,
     ScheduledStep,
     StrongWolfe,
     argmin,
+    curve_fit,
     find_root,
     fixed_point,
     least_squares,
-    minimize,
+    minimize_batch,
     minimum,
+    solve_qp,
 )
 
 if typing.TYPE_CHECKING:
-    from nestor import levels
+    from nestor import levels, torch
     from nestor.levels import Graph, Level
     from nestor.training import (
         Cost,
@@ -96,25 +109,32 @@ __all__ = [
     "LBFGS",
     "LU",
     "SAMA",
+    "SQP",
     "AdaGradStep",
     "Anderson",
+    "AugmentedLagrangian",
     "Backtracking",
     "BadArgument",
     "BiCGStab",
+    "BlockCoordinateDescent",
     "Broyden",
     "CannotDifferentiate",
     "Checkpoint",
     "Cholesky",
+    "Constraint",
     "Cost",
     "CostTable",
+    "CurveFit",
     "DerivativeReport",
     "Diagnosis",
     "Dogleg",
+    "Entropy",
     "Evolution",
     "Finding",
     "FiniteDifference",
     "FixedStep",
     "Forward",
+    "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
     "Graph",
@@ -124,6 +144,7 @@ __all__ = [
     "LevenbergMarquardt",
     "LineSearchNewton",
     "LineSearchNewtonCG",
+    "MirrorDescent",
     "MissingExtra",
     "NestorError",
     "Neumann",
@@ -135,6 +156,8 @@ __all__ = [
     "OneStep",
     "Optax",
     "Picard",
+    "ProjectedGradient",
+    "ProximalGradient",
     "RMSPropStep",
     "Report",
     "ReversalFailed",
@@ -156,6 +179,7 @@ __all__ = [
     "adamw",
     "argmin",
     "check_derivatives",
+    "curve_fit",
     "diagnose",
     "find_root",
     "fixed_point",
@@ -163,17 +187,22 @@ __all__ = [
     "least_squares",
     "levels",
     "minimize",
+    "minimize_batch",
     "minimum",
     "predict_cost",
+    "proximal",
     "rmsprop",
     "schedules",
     "sgd",
+    "solve_qp",
+    "torch",
     "train",
     "tuned",
 ]
 
 _LATER = {  # rooms that are imported when they are first asked for
     "levels": ("Graph", "Level"),
+    "torch": (),
     "training": (
         "Cost",
         "CostTable",

@@ -17,6 +17,9 @@ from nestor.errors import BadArgument
 
 __all__ = [
     "Setting",
+    "as_count",
+    "as_optional_count",
+    "check_setting",
     "check_settings",
     "choice",
     "count",
@@ -54,18 +57,42 @@ def check_settings(
     """
     for field, setting in table.get(type(thing), {}).items():
         value = getattr(thing, field)
-        if not setting.good(value, thing):
-            near = nearest(value, setting.names)
-            example = f'"{near}"' if near else setting.example
-            raise BadArgument(
-                where,
-                f"{argument}.{field}",
-                got=shown(value),
-                want=setting.want,
-                do=f"write nestor.{type(thing).__name__}({field}={example})",
-            )
+        write = f"nestor.{type(thing).__name__}({{}})"
+        check_setting(where, f"{argument}.{field}", value, setting, owner=thing, write=write)
         if type(value) in table:
             check_settings(where, f"{argument}.{field}", value, table)
+
+
+def check_setting(
+    where: str, argument: str, value: Any, setting: Setting, *, owner: Any = None, write: str = "{}"
+) -> None:
+    """Check one value.
+
+    Args:
+        where, argument: the public function or class and its argument, for messages.
+        value: what was passed.
+        setting: what may be.
+        owner: the object that the value belongs to.
+        write: where an example of an assignment stands, in the message.
+    """
+    if setting.good(value, owner):
+        return
+    near = nearest(value, setting.names)
+    example = f'"{near}"' if near else setting.example
+    said = write.format(f"{argument.rpartition('.')[2]}={example}")
+    raise BadArgument(where, argument, got=shown(value), want=setting.want, do=f"write {said}")
+
+
+def as_count(where: str, name: str, value: Any) -> int:
+    """A number of things that is the argument of a call, as a Python integer; NumPy's are fine there."""
+    plain = int(value) if isinstance(value, np.integer) else value
+    check_setting(where, name, plain, count(100))
+    return plain
+
+
+def as_optional_count(where: str, name: str, value: Any) -> int | None:
+    """None, or the same."""
+    return None if value is None else as_count(where, name, value)
 
 
 def shown(value: Any) -> Any:
@@ -95,9 +122,10 @@ def _plain(text: str) -> str:
 # --- kinds of settings -------------------------------------------------------------------------------
 
 
-def count(example: int) -> Setting:
+def count(example: int, least: int = 1) -> Setting:
     """A number of things: it shapes the program, so nothing but a Python integer will do."""
-    return Setting(lambda value, _: type(value) is int and value >= 1, "a Python integer >= 1", str(example))
+    good = lambda value, _: type(value) is int and value >= least  # noqa: E731
+    return Setting(good, f"a Python integer >= {least}", str(example))
 
 
 def number(good: Callable[[float], bool], want: str, example: str) -> Setting:

@@ -98,6 +98,22 @@ class Status(IntEnum):
             "Switch on 64-bit numbers, scale the loss down, clip the gradient, or use nestor.Checkpoint()."
         ),
     )
+    INFEASIBLE = (
+        15,
+        (
+            "The constraints cannot be met near the answer: no small change of x lowers their violation. "
+            "Check that they can be met together, loosen them, or start elsewhere."
+        ),
+    )
+    OUT_OF_TIME = (
+        16,
+        "No convergence in max_seconds. Raise it, loosen tol, or go on from the solution's x.",
+    )
+    OUT_OF_EVALUATIONS = (
+        17,
+        "No convergence in max_evaluations. Raise it, loosen tol, or try another method.",
+    )
+    INTERRUPTED = 18, "The solve was interrupted (Ctrl-C); x is the best point so far."
     OVERFITTED = 13, "The validation loss has not fallen for as many validations as `patience` allows."
 
     @property

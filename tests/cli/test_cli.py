@@ -37,6 +37,40 @@ def typed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
     return status, out, err
 
 
+ctrl_c = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+
+
+def interrupted(*words: str, at: str) -> None:
+    """Type a demo, and Ctrl-C when it prints that: it ends with one line that says so."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "nestor", "demo", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if at in line:
+                break
+        demo.send_signal(signal.SIGINT)
+        _, err = demo.communicate(timeout=120)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130, err
+    assert len(err.splitlines()) == 1
+    assert "interrupted" in err
+
+
+def refused(capsys: pytest.CaptureFixture[str], words: list[str], parts: tuple[str, ...]) -> None:
+    """Type what cannot be understood: an error of two lines with all of these parts."""
+    status, out, err = typed(capsys, *words)
+    assert (status, out) == (2, "")
+    for part in parts:
+        assert part in err
+    assert len(err.splitlines()) == 2
+
+
 @pytest.mark.parametrize("words", [["--help"], ["-h"], []])
 def test_help_says_what_there_is(capsys, words: list[str]):
     status, out, err = typed(capsys, *words)
@@ -84,11 +118,7 @@ def test_version(capsys):
     ],
 )
 def test_a_wrong_word_is_named_with_a_remedy(capsys, words: list[str], parts: list[str]):
-    status, out, err = typed(capsys, *words)
-    assert (status, out) == (2, "")
-    for part in (*parts, "Do this: see nestor"):
-        assert part in err
-    assert len(err.splitlines()) == 2
+    refused(capsys, words, (*parts, "Do this: see nestor"))
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(capsys, tmp_path: Path):
@@ -152,36 +182,10 @@ def test_the_demo_writes_a_record_and_a_picture(short_demo):
     assert record["curves"]["test_loss_for_reporting_only"][0] == pytest.approx(one["test_loss"], abs=1e-3)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@ctrl_c
 def test_ctrl_c_writes_what_there_is(tmp_path: Path):
-    demo = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "nestor",
-            "demo",
-            "--train-size",
-            "150",
-            "--no-picture",
-            "--out",
-            str(tmp_path),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if "hypergradients   0" in line:
-                break
-        demo.send_signal(signal.SIGINT)
-        _, err = demo.communicate(timeout=120)
-    finally:
-        demo.kill()
-    assert demo.returncode == 130, err
-    assert len(err.splitlines()) == 1
-    assert "interrupted" in err
+    words = ("--train-size", "150", "--no-picture", "--out", str(tmp_path))
+    interrupted(*words, at="hypergradients   0")
     record = json.loads((tmp_path / "demo.json").read_text())
     assert record["interrupted"] is True
     assert "log_strength" in record["single"]
@@ -189,6 +193,7 @@ def test_ctrl_c_writes_what_there_is(tmp_path: Path):
     assert "scores" not in record
 
 
+@pytest.mark.slow
 def test_the_schedule_demo_learns_step_sizes_and_records_them(tmp_path: Path):
     done = nestor("demo", "schedule", "--steps", "6", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,6 @@
 """`nestor demo reweight`: what it prints and writes, what it refuses, Ctrl-C, and the problem beneath."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,8 +10,8 @@ import pytest
 
 import nestor
 from nestor.cli import _reweight
+from tests.cli.test_cli import ctrl_c, interrupted, refused, typed
 from tests.cli.test_cli import nestor as command
-from tests.cli.test_cli import typed
 
 SHORT = ("--steps", "100", "--train-size", "300", "--clean-size", "60")
 
@@ -69,10 +66,8 @@ def test_the_demo_reweights_and_records_it(tmp_path: Path):
     ],
 )
 def test_a_wrong_word_is_named_with_a_remedy(capsys, words: list[str], parts: list[str]):
-    status, out, err = typed(capsys, "demo", "reweight", *words)
-    assert (status, out) == (2, "")
-    for part in ("nestor demo reweight", *parts, "Do this: see nestor demo reweight --help"):
-        assert part in err
+    remedy = "Do this: see nestor demo reweight --help"
+    refused(capsys, ["demo", "reweight", *words], ("nestor demo reweight", *parts, remedy))
 
 
 def test_help_lists_the_options(capsys):
@@ -84,27 +79,10 @@ def test_help_lists_the_options(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@ctrl_c
 def test_ctrl_c_writes_what_there_is(tmp_path: Path):
-    words = ("demo", "reweight", *SHORT, "--no-picture", "--out", str(tmp_path))
-    demo = subprocess.Popen(
-        [sys.executable, "-m", "nestor", *words, "--steps", "100000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if "without weights   0" in line:
-                break
-        demo.send_signal(signal.SIGINT)
-        _, err = demo.communicate(timeout=120)
-    finally:
-        demo.kill()
-    assert demo.returncode == 130, err
-    assert len(err.splitlines()) == 1
-    assert "interrupted" in err
+    words = (*SHORT, "--no-picture", "--out", str(tmp_path), "--steps", "100000")
+    interrupted("reweight", *words, at="without weights   0")
     record = json.loads((tmp_path / "reweight.json").read_text())
     assert record["interrupted"] is True
     assert len(record["curves"]["test_accuracy"]["noisy"]) >= 1

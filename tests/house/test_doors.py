@@ -120,4 +120,6 @@ def test_the_house_shows_what_it_lists():
 @pytest.mark.parametrize("room", ROOMS)
 def test_files_inside_a_room_are_private(room: str):
     inside = [path for path in (PACKAGE / room).rglob("*.py") if not path.name.startswith("_")]
+    if room == "minimize":  # dict-minimize's modules, which programs import by these names
+        inside = [path for path in inside if not path.name.endswith("_api.py")]
     assert not inside, f"rename with a leading _: {[label(path) for path in inside]}"

@@ -101,6 +101,21 @@ def test_warm_and_fresh_starts():
     np.testing.assert_allclose(ends(start=lambda p: 0 * p["h"]), [warm[0]] * 4, rtol=1e-12)
 
 
+def test_a_start_may_be_drawn():
+    """Anew at every run, the same in the same run; derivatives go through it."""
+    levels = pair(
+        start=lambda p, key: jnp.cos(p["h"]) + jax.random.normal(key, (3,)), optimizer=nestor.sgd(0.0)
+    )
+    graph = Graph(levels)
+    first, runs = graph.hypergradient(), [graph.run(n) for n in (1, 2)]
+    drawn = first.params["w"]
+    np.testing.assert_array_equal(runs[0].params["w"], drawn)
+    want = jax.grad(lambda h: high(jnp.cos(h) + drawn - jnp.cos(H), h))(H)
+    np.testing.assert_allclose(first.gradient, want, rtol=1e-12)
+    other = runs[1].params["w"] - jnp.cos(runs[0].params["h"])
+    assert jnp.all(jnp.abs(other - (drawn - jnp.cos(H))) > 1e-3)
+
+
 def test_adam_counts_from_a_fresh_start():
     levels = pair(nestor.Unroll(), optimizer=nestor.adam(0.1), restart=True)
     levels["h"] = Level(levels["h"].loss, H, nestor.sgd(0.0))

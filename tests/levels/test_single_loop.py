@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from nestor import schedules
 from nestor.errors import BadArgument
-from nestor.levels._inner_loops import F2SA, TTSA, AmIGO, StocBiO
+from nestor.levels import F2SA, MRBO, SABA, SOBA, SRBA, TTSA, VRBO, AmIGO, Graph, Level, StocBiO
 from nestor.levels._oracles import (
     Point,
     TwoLevels,
@@ -24,9 +24,9 @@ from nestor.levels._oracles import (
     outer_gradients,
     series,
 )
-from nestor.levels._recursive import MRBO, VRBO
-from nestor.levels._single_loop import SABA, SOBA, SRBA, State, run
+from nestor.levels._stochastic import State
 from tests.compiles import compilations
+from tests.levels.stochastic import run
 
 ROWS, INNER, OUTER, RHO = 64, 5, 4, 0.5
 KEY = jax.random.key(1)
@@ -389,27 +389,25 @@ def test_rates_may_be_schedules():
 
 
 @pytest.mark.parametrize(
-    ("argument", "call"),
+    ("argument", "method"),
     [
-        ("inner_rate", lambda: run(WHOLE, DATA, SOBA(-0.1), Y0, X0, 3, KEY)),
-        ("outer_rate", lambda: run(WHOLE, DATA, SABA(outer_rate="fast"), Y0, X0, 3, KEY)),
-        ("linear_rate", lambda: run(WHOLE, DATA, VRBO(linear_rate=float("nan")), Y0, X0, 3, KEY)),
-        ("outer_rate", lambda: run(WHOLE, DATA, SOBA(outer_rate=jnp.ones(4)), Y0, X0, 3, KEY)),
-        ("outer_decay", lambda: run(WHOLE, DATA, SOBA(outer_decay=-1.0), Y0, X0, 3, KEY)),
-        ("period", lambda: run(WHOLE, DATA, SRBA(period=0), Y0, X0, 3, KEY)),
-        ("terms", lambda: run(WHOLE, DATA, TTSA(terms=2.5), Y0, X0, 3, KEY)),
-        ("inner_steps", lambda: run(WHOLE, DATA, AmIGO(inner_steps=True), Y0, X0, 3, KEY)),
-        ("renewal", lambda: run(WHOLE, DATA, MRBO(renewal=0.0), Y0, X0, 3, KEY)),
-        ("penalty", lambda: run(WHOLE, DATA, F2SA(penalty=0.0), Y0, X0, 3, KEY)),
-        ("steps", lambda: run(WHOLE, DATA, SOBA(), Y0, X0, -1, KEY)),
-        ("every", lambda: run(WHOLE, DATA, SOBA(), Y0, X0, 3, KEY, every=0)),
-        ("inner", lambda: run(WHOLE._replace(inner=3), DATA, SOBA(), Y0, X0, 3, KEY)),
-        ("inner_batch", lambda: run(WHOLE._replace(inner_batch=2), DATA, SOBA(), Y0, X0, 3, KEY)),
-        ("outer_rows", lambda: run(WHOLE._replace(outer_rows=0), DATA, SOBA(), Y0, X0, 3, KEY)),
+        ("inner_rate", SOBA(-0.1)),
+        ("outer_rate", SABA(outer_rate="fast")),
+        ("linear_rate", VRBO(linear_rate=float("nan"))),
+        ("outer_rate", SOBA(outer_rate=jnp.ones(4))),
+        ("outer_decay", SOBA(outer_decay=-1.0)),
+        ("period", SRBA(period=0)),
+        ("terms", TTSA(terms=2.5)),
+        ("inner_steps", AmIGO(inner_steps=True)),
+        ("renewal", MRBO(renewal=0.0)),
+        ("penalty", F2SA(penalty=0.0)),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_named(argument: str, call):
+def test_a_setting_that_cannot_be_used_is_named(argument: str, method):
+    graph = Graph(
+        {"y": Level(lambda p, _: (p["y"] - p["x"]) ** 2, 0.0), "x": Level(lambda p, _: p["y"], 0.0)}
+    )
     with pytest.raises(BadArgument) as caught:
-        call()
+        graph.run(3, method=method)
     assert caught.value.argument == argument
-    assert "Do this:" in str(caught.value)
+    assert f"Do this: write nestor.levels.{type(method).__name__}({argument}=" in str(caught.value)

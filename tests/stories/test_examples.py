@@ -9,7 +9,13 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 DAILY = {"stackelberg.py"}  # of the long ones, run with their quick mode; the others are slow tests
-SLOW = {"three_level_nest.py", "charged_particle.py"}  # without a quick mode, and yet slow tests
+SLOW = {
+    "three_level_nest.py",
+    "charged_particle.py",
+    "game_of_two.py",
+    "perturbation_confusion.py",
+}  # without a quick mode, and yet slow tests
+WITH = {"torch_layer.py": "torch"}  # what is not in the environment of the tests
 
 
 def test_there_are_examples():
@@ -34,6 +40,8 @@ def has_quick_mode(script: Path) -> bool:
     ],
 )
 def test_an_example_runs(script: Path, tmp_path: Path):
+    if script.name in WITH:
+        pytest.importorskip(WITH[script.name])
     quick = ["--quick"] if has_quick_mode(script) else []
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script), *quick],

@@ -393,7 +393,7 @@ NUMBERS = {
     "half a step": bad(minimize(max_steps=99.5), "max_steps", "99.5 (float)", "max_steps=100"),
     "1e3 steps": bad(minimize(max_steps=1e3), "max_steps", "1000.0 (float)", "max_steps=1000"),
     "true steps": bad(minimize(max_steps=True), "max_steps", "True (bool)", "max_steps=1000"),
-    "no steps": bad(minimize(max_steps=None), "max_steps", "None", "max_steps=1000"),
+    "no steps": bad(argmin(max_steps=None), "max_steps", "None", "max_steps=1000"),
     "too many steps": bad(minimize(max_steps=2**31), "max_steps", "2147483648", "max_steps=1000"),
     "steps in an array": bad(minimize(max_steps=jnp.int32(5)), "max_steps", "Array(5", "max_steps=1000"),
     "a callback that is none": bad(minimize(callback=True), "callback", "True (bool)", "lambda report"),

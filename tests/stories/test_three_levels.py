@@ -102,6 +102,7 @@ def test_nest_hessian():
     np.testing.assert_allclose(found, found.T, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_nest_in_a_batch():
     shifts = np.linspace(-0.3, 0.5, 4)
     lanes = jax.tree.map(lambda leaf: jnp.full(4, leaf), at()) | {"shift": jnp.asarray(shifts)}
@@ -127,6 +128,7 @@ def test_nest_starts_that_follow_the_level_above():
     np.testing.assert_allclose(listed(slope(at(), 1.0)), listed(slope(at(), 0.0)), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_nest_through_every_step():
     """Two levels unrolled: Newton's steps inside Newton's steps, in agreement with the envelope theorem."""
     unrolled = {"solver": nestor.Newton(), "adjoint": nestor.Unroll(), "max_steps": 12}
@@ -142,6 +144,7 @@ def test_nest_through_every_step():
 # --- a minimum of a maximum --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_minimum_of_a_maximum():
     p = nested_minimum.P
     x, y, v, slope, curvature = nested_minimum.closed_form(p)
@@ -248,6 +251,7 @@ def test_second_derivatives_of_players_whose_curvature_is_constant(outer):
 # --- objectives that contain derivatives -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fit_with_a_gradient_penalty():
     """The weight of a penalty on the slopes of a model, by the error on other data: a hypergradient."""
     x = jnp.linspace(-1.0, 1.0, 12)

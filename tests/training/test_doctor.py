@@ -156,6 +156,7 @@ def test_chaos_that_overflows():
     assert "overflowed" in diagnosis.findings[0].text
 
 
+@pytest.mark.slow
 def test_truncation_bias():
     diagnosis = nestor.diagnose(lambda h: regression(h, nestor.Truncate(2), steps=20), hyper(0.02))
     assert kinds(diagnosis) == ["truncation bias"]
@@ -163,6 +164,7 @@ def test_truncation_bias():
     assert nestor.diagnose(lambda h: regression(h, nestor.Truncate(20), steps=20), hyper(0.02)).healthy
 
 
+@pytest.mark.slow
 def test_an_implicit_derivative_of_a_run_that_has_not_converged():
     def objective(decay, steps):
         return regression({"decay": decay, "rate": 0.02}, nestor.Implicit(), steps)

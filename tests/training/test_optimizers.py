@@ -150,6 +150,7 @@ def test_a_tuned_logarithm_stays_positive():
     assert bool(jnp.all(run.history.hyper["rate"] > 0))
 
 
+@pytest.mark.slow
 def test_a_tower_of_three_moves_every_level_and_is_differentiable():
     def end(top, adjoint=None):
         two = nestor.sgd(nestor.tuned(1e-3, by=nestor.sgd(top)))

@@ -13,11 +13,20 @@ from nestor.adjoints._first_order import DARTS, SAMA
 from nestor.adjoints._implicit import Implicit
 from nestor.adjoints._reversible import Reversible
 from nestor.adjoints._unrolled import Checkpoint, Truncate
-from nestor.settings import Setting, check_settings, choice, count, optional, part, plain_number
+from nestor.errors import BadArgument
+from nestor.settings import Setting, check_settings, choice, count, optional, part, plain_number, shown
 
 
 def check_adjoint(where: str, adjoint: Any) -> None:
-    """Check the fields of an adjoint; one that is not in the table, a user's own, is taken as it is."""
+    """Check an adjoint and its fields; those of one that is not in the table, a user's own, are taken as they are."""
+    if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
+        raise BadArgument(
+            where,
+            "adjoint",
+            got=shown(adjoint),
+            want="an adjoint, or None",
+            do="write adjoint=nestor.Implicit(nestor.CG()), nestor.Unroll(), nestor.Reversible() or another",
+        )
     check_settings(where, "adjoint", adjoint, SETTINGS)
 
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nestor.adjoints import Implicit, Reversible
 from nestor.errors import BadArgument
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelPlan
-from nestor.programs import shape_text
+from nestor.settings import check_setting, count, optional
 
 
 def check_fields(where: str, level: Level, top: bool) -> None:
     """What can be said of the fields by themselves; `top` of the highest level."""
     for field in ("batch_size", "steps", "accumulate"):
-        value = getattr(level, field)
-        fine = type(value) is int and value >= 1
-        if not (fine or (field == "batch_size" and value is None)):
-            raise BadArgument(where, field, got=value, want="a Python integer >= 1", do=f"write {field}=10")
+        setting = optional(count(10)) if field == "batch_size" else count(10)
+        check_setting(where, field, getattr(level, field), setting)
     if top and level.steps != 1:
         raise BadArgument(
             where,
@@ -40,10 +36,6 @@ def check_fields(where: str, level: Level, top: bool) -> None:
         raise BadArgument(
             where, "restart", got=False, want="True or k >= 1 where there is a start", do="leave it away"
         )
-    clip = level.clip
-    number = isinstance(clip, (int, float)) and clip > 0
-    if not (clip is None or number or (isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0)):
-        raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
     if level.precision is not None:
         try:
             good = jnp.issubdtype(jnp.dtype(level.precision), jnp.floating)
@@ -95,19 +87,6 @@ def _check_roles(where: str, level: Level, top: bool) -> None:
                     want="left away where the answer has a closed form: nothing moves there",
                     do=f"leave {field} away, or answer",
                 )
-
-
-def check_scalar(where: str, shape: Any) -> None:
-    """Whether a loss returns one floating-point number."""
-    one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
-    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
-        raise BadArgument(
-            where,
-            "loss",
-            got=f"a function that returns {shape_text(shape)}",
-            want="a function that returns one floating-point number",
-            do="reduce it, for example with jnp.mean(...)",
-        )
 
 
 def check_moves(plan: GraphPlan) -> None:

@@ -19,7 +19,7 @@ from nestor.errors import BadArgument, CannotDifferentiate, SolveFailed
 from nestor.levels import _methods
 from nestor.levels._checks import check_moves
 from nestor.levels._prepare import Prepared
-from nestor.levels._reading import Reader, check_arity, traced
+from nestor.levels._reading import Reader, check_function, traced
 from nestor.levels._run import (
     RUNNING,
     Carry,
@@ -30,8 +30,18 @@ from nestor.levels._run import (
     compiled_beginning,
     compiled_whole,
 )
+from nestor.settings import as_count, as_optional_count
 from nestor.solution import Status
-from nestor.training import load_state, save_state, signature
+from nestor.training import (
+    Bar,
+    check_callback,
+    check_scalar,
+    load_state,
+    needs_validation,
+    save_state,
+    signature,
+    with_status,
+)
 
 Tree = Any
 Reporter = Callable[[int, int, dict[str, float], Any], Any]
@@ -107,8 +117,7 @@ def drive(
 
 def _stopped(carry: Carry) -> Carry:
     """The same with the status STOPPED, unless the run had come to an end by itself."""
-    stopped = jnp.int32(int(Status.STOPPED))
-    return carry._replace(code=jnp.where(carry.code == RUNNING, stopped, carry.code))
+    return carry._replace(code=with_status(carry.code, jnp.ones((), bool), Status.STOPPED))
 
 
 def raise_if_failed(where: str, run: Any, wanted: bool) -> None:
@@ -151,7 +160,7 @@ def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) ->
 def _planned(
     where: str, prepared: Prepared, whole: Prepared | None, steps: Any, start: Any, settings: Settings
 ) -> tuple[RunPlan, RunInputs]:
-    steps = _count(where, "steps", steps)
+    steps = as_count(where, "steps", steps)
     if settings.method is None:
         check_moves(prepared.plan)
     graph = prepared.plan._replace(mesh=_mesh(where, prepared, settings.devices))
@@ -161,16 +170,8 @@ def _planned(
     program, captured = None, []
     if settings.validation is not None:
         program, captured = _validation(where, prepared, settings.validation)
-    elif settings.patience is not None:
-        raise BadArgument(
-            where,
-            "patience",
-            got=settings.patience,
-            want="None where nothing validates",
-            do="pass validation=... as well",
-        )
     hundredth = max(1, math.ceil(steps / 100))
-    every = _optional_count(where, "report_every", settings.report_every)
+    every = as_optional_count(where, "report_every", settings.report_every)
     method, arrays = None, []
     if settings.method is not None:
         _methods.check(where, settings.method, prepared.plan)
@@ -181,8 +182,8 @@ def _planned(
         whole=None if whole is None else whole.plan,
         steps=steps,
         validation=program,
-        every=_optional_count(where, "validate_every", settings.validate_every) or hundredth,
-        patience=_optional_count(where, "patience", settings.patience),
+        every=as_optional_count(where, "validate_every", settings.validate_every) or hundredth,
+        patience=needs_validation(where, "patience", settings.patience, settings.validation),
         reports=every or hundredth,
     )
     inputs = RunInputs(prepared.inputs, states, arrays, () if whole is None else whole.inputs, captured)
@@ -191,21 +192,8 @@ def _planned(
     return plan, inputs
 
 
-def _count(where: str, name: str, value: Any) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1:
-        return int(value)
-    raise BadArgument(where, name, got=value, want="a Python integer >= 1", do=f"write {name}=100")
-
-
-def _optional_count(where: str, name: str, value: Any) -> int | None:
-    return None if value is None else _count(where, name, value)
-
-
 def _check_watchers(where: str, settings: Settings) -> None:
-    if settings.callback is not None and not callable(settings.callback):
-        raise BadArgument(
-            where, "callback", got=settings.callback, want="a function of one report", do="pass a function"
-        )
+    check_callback(where, settings.callback)
     if settings.logger is not None and not callable(getattr(settings.logger, "log", None)):
         raise BadArgument(
             where,
@@ -245,17 +233,9 @@ def _validation(where: str, prepared: Prepared, validation: Any) -> tuple[Any, l
             do='write validation=lambda p: loss(p["weights"], held_out)',
         )
     read = Reader(wholes)
-    check_arity(where, "validation", validation, 1)
+    check_function(where, "validation", validation, 1)
     program, captured = traced(where, "validation", lambda params: validation(read(params)), read, trained)
-    shape = program.out_shape
-    if not (isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()):
-        raise BadArgument(
-            where,
-            "validation",
-            got="a function that does not return a scalar",
-            want="one that returns one number",
-            do="reduce it, for example with jnp.mean(...)",
-        )
+    check_scalar(where, "validation", program.out_shape, floating=False)
     return program, captured
 
 
@@ -333,7 +313,7 @@ class _Saved:
         self.every = plan.steps
         if self.path is None:
             return
-        self.every = _optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
+        self.every = as_optional_count(where, "checkpoint_every", settings.checkpoint_every) or max(
             1, plan.steps // 10
         )
         begin, stretch = compiled(plan._replace(reports=1))  # who looks on changes nothing
@@ -364,11 +344,7 @@ class _Watch:
         self.plan, self.settings, self.report = plan, settings, report
         self.names = [level.name for level in prepared.plan.levels]
         self.watched = settings.callback or settings.progress or settings.logger is not None
-        self.bar = None
-        if settings.progress:
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=plan.steps, desc=self.names[-1], unit="step", mininterval=0.1)
+        self.bar = Bar(plan.steps, self.names[-1]) if settings.progress else None
 
     def until(self, t: int) -> int:
         """Where a stretch from step t on must end."""
@@ -382,8 +358,7 @@ class _Watch:
             return False
         metrics = self._metrics(carry, rows)
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss={metrics[f'{self.names[-1]}/loss']:.4g}", refresh=False)
-            self.bar.update(step - self.bar.n)
+            self.bar.show(step, f"loss={metrics[f'{self.names[-1]}/loss']:.4g}")
         if self.settings.logger is not None:
             self.settings.logger.log(step, metrics)
         if self.settings.callback is None:

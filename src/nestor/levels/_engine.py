@@ -17,11 +17,12 @@ from nestor import trees
 from nestor.adjoints import Answer, Condition
 from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelPlan, LevelState
 from nestor.loops import Loop, Reversal, to_the_end
-from nestor.training import advance_optimizer, begin_optimizer
+from nestor.training import advance_optimizer, begin_optimizer, clipped
 
 Tree = Any
 States = tuple[LevelState, ...]
 _ANOTHER = 2**32 - 1  # folded into a key for noise that is not the loss's: no batch has this number
+_START = 2**32 - 2  # the same for where a run starts
 
 
 class Move(NamedTuple):
@@ -172,7 +173,8 @@ class Engine:
         if level.restart:
             params = given.inputs[j].initial
             if level.start is not None:
-                params = level.start(given.inputs[j].start, self.named(given.inputs, given.known))
+                fresh = jax.random.fold_in(jax.random.fold_in(given.inputs[j].key, _START), state.runs)
+                params = level.start(given.inputs[j].start, self.named(given.inputs, given.known), fresh)
             memory = self._memory(given.inputs, j, given.known, params)
             fresh = state._replace(params=params, optimizer=memory, t=jnp.int32(0))
             due = state.runs % level.restart == 0
@@ -185,7 +187,7 @@ class Engine:
         state = given.states[i]
         if level.estimator is not None:
             loss, lower, gradient = level.estimator.estimate(
-                lambda x, at, moving: self.value(at, i, x, state.drawn, moving=moving),
+                lambda x, at: self.value(at, i, x, state.drawn, moving=True),
                 given,
                 state.params,
                 jax.random.fold_in(jax.random.fold_in(own.key, _ANOTHER), state.drawn),
@@ -222,10 +224,7 @@ class Engine:
 
     @staticmethod
     def _clipped(level: LevelPlan, own: LevelInputs, gradient: Tree) -> Tree:
-        if not level.clip:
-            return gradient
-        norm = trees.norm(gradient)
-        return trees.scale(jnp.where(norm > own.clip, own.clip / norm, jnp.ones_like(norm)), gradient)
+        return clipped(gradient, own.clip) if level.clip else gradient
 
     # --- what holds at an answer, and how a move is undone --------------------------------------------
 
@@ -262,7 +261,7 @@ class Engine:
         free = level.project is None
         return Condition(
             residual=residual,
-            symmetric=free and all(_is_exact(self.plan.levels[k]) for k in level.needs),
+            symmetric=free and all(self.plan.levels[k].answer is not None for k in level.needs),
             positive=free and not level.needs,
             objective=objective,
             move=move,
@@ -319,10 +318,6 @@ class Engine:
 def at_the_answer(level: LevelPlan) -> bool:
     """Whether the level's adjoint needs only what holds at the answer, not the steps that led there."""
     return bool(getattr(level.adjoint, "at_answer", False))
-
-
-def _is_exact(level: LevelPlan) -> bool:
-    return level.answer is not None or bool(getattr(level.adjoint, "exact", False))
 
 
 def _read_steps(given: Given, states: States, rows: Tree) -> Answer:

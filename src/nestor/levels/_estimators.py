@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.errors import BadArgument
+from nestor.settings import check_setting, count, plain_number
 
 Tree = Any
-# (x, given, whether the levels below move) -> (loss, states of the levels below)
-Value = Callable[[Tree, Any, bool], tuple[jax.Array, Any]]
+# (x, given) -> (loss, states of the levels below, which have moved on)
+Value = Callable[[Tree, Any], tuple[jax.Array, Any]]
+_WIDTH = plain_number(lambda v: v > 0, "number > 0", "0.1")
 
 
 @trees.record
@@ -40,18 +41,18 @@ class Smoothed:
     pairs: int = 16
 
     def __post_init__(self) -> None:
-        _check_count("Smoothed", "pairs", self.pairs, 1)
-        _check_positive("Smoothed", "sigma", self.sigma)
+        check_setting("Smoothed", "pairs", self.pairs, count(16))
+        check_setting("Smoothed", "sigma", self.sigma, _WIDTH)
 
     def estimate(self, value: Value, given: Any, x: Tree, key: jax.Array) -> tuple[jax.Array, Any, Tree]:
         """The loss at x, the states of the levels below after it, and the gradient."""
         flat, back = trees.ravel(x)
         noise = jax.random.normal(key, (self.pairs, flat.size), flat.dtype)
-        loss, lower = value(x, given, True)
+        loss, lower = value(x, given)
 
         def difference(e: jax.Array) -> jax.Array:
-            ahead = value(back(flat + self.sigma * e), given, True)[0]
-            behind = value(back(flat - self.sigma * e), given, True)[0]
+            ahead = value(back(flat + self.sigma * e), given)[0]
+            behind = value(back(flat - self.sigma * e), given)[0]
             return (ahead - behind) / (2 * self.sigma)
 
         slopes = jax.vmap(difference)(noise).astype(flat.dtype)
@@ -88,13 +89,13 @@ class Reinforce:
     samples: int = dataclasses.field(default=8, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        _check_count("Reinforce", "samples", self.samples, 2)
+        check_setting("Reinforce", "samples", self.samples, count(16, least=2))
 
     def estimate(self, value: Value, given: Any, x: Tree, key: jax.Array) -> tuple[jax.Array, Any, Tree]:
         """The mean loss, the states of the levels below after the first draw, and the gradient."""
         draws = jax.vmap(lambda k: self.sample(x, k))(jax.random.split(key, self.samples))
         draws = trees.stop_gradient(draws)
-        losses, lower = jax.vmap(lambda a: value(a, given, True))(draws)
+        losses, lower = jax.vmap(lambda a: value(a, given))(draws)
         others = (jnp.sum(losses) - losses) / (self.samples - 1)
         weights = losses - others
 
@@ -104,15 +105,3 @@ class Reinforce:
 
         first = jax.tree.map(lambda leaf: leaf[0], lower)
         return jnp.mean(losses), first, jax.grad(surrogate)(x)
-
-
-def _check_count(where: str, field: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise BadArgument(
-            where, field, got=value, want=f"a Python integer >= {least}", do=f"write {field}=16"
-        )
-
-
-def _check_positive(where: str, field: str, value: Any) -> None:
-    if not (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0):
-        raise BadArgument(where, field, got=value, want="a number > 0", do=f"write {field}=0.1")

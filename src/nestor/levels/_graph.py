@@ -18,8 +18,7 @@ from nestor.levels._checks import check_moves
 from nestor.levels._level import Level
 from nestor.levels._prepare import WHERE, Prepared, prepare
 from nestor.levels._run import compiled_beginning, compiled_move
-from nestor.solution import Status
-from nestor.training import random_key
+from nestor.training import Outcome, random_key
 
 Tree = Any
 
@@ -63,7 +62,7 @@ class LevelsHistory:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LevelsRun:
+class LevelsRun(Outcome):
     """The outcome of a run of a graph.
 
     Attributes:
@@ -89,16 +88,6 @@ class LevelsRun:
     steps: Any
     code: Any
     state: Any
-
-    @property
-    def status(self) -> Status:
-        """Why the run ended; outside a trace only."""
-        return Status(int(self.code))
-
-    @property
-    def success(self) -> bool:
-        """Whether the run ended as it was told to: all steps made, or stopped early by its own rule."""
-        return self.status.success
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,6 +342,8 @@ class Graph:
         """For a stochastic method, the graph with all data in each batch."""
         if method is None:
             return None
+        if all(level.batch_size is None for level in self._levels.values()):
+            return self._prepared
         return prepare({n: dataclasses.replace(v, batch_size=None) for n, v in self._levels.items()})
 
     def _whole(self, params: Any) -> dict[str, Tree]:

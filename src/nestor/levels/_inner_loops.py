@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.levels._oracles import (
     Draw,
-    Point,
     TwoLevels,
     hessian_product,
     hypergradient,
@@ -23,8 +22,17 @@ from nestor.levels._oracles import (
     scaled,
     series,
 )
-from nestor.levels._settings import make_schedules, rate_at
-from nestor.levels._single_loop import STATIC, State, start
+from nestor.levels._settings import rate_at
+from nestor.levels._stochastic import (
+    STATIC,
+    State,
+    ThreeRates,
+    TwoRates,
+    inner_rate,
+    linear_rate,
+    outer_move,
+    series_rate,
+)
 
 Tree = Any
 
@@ -32,7 +40,7 @@ Tree = Any
 
 
 @trees.record
-class TTSA:
+class TTSA(ThreeRates):
     """Two timescales: one inner step, then an outer step against a hypergradient from a random product.
 
         y <- y - a dg/dy
@@ -53,37 +61,24 @@ class TTSA:
     gradients and on the mean k / 2 Hessian products; the loop has a random length, so there is no reverse mode
     through a step. Source: Hong, Wai, Wang, Yang 2023, algorithm 1, with the decays of its weakly convex case.
 
-    >>> import jax
-    >>> from nestor.levels._inner_loops import TTSA, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), TTSA(0.5, 0.5), 0.0, 0.0, 300, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(300, method=nestor.levels.TTSA(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
     inner_decay: Any = 0.4
     outer_decay: Any = 0.6
     terms: int = dataclasses.field(default=10, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
-    def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
-        """See `Method.init`."""
-        return start(y, x, None, (), key)
-
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         draw = inner_draws(problem, state.keys, t, self.terms + 1)
-        rate = rate_at(self.inner_rate, self.inner_decay, t)
+        rate = inner_rate(self, t)
         y = move(state.y, rate, inner_gradient(problem, inputs, state.y, state.x, draw(self.terms)))
-        linear = linear_rate(self, t)
+        linear = series_rate(self, t)
         factors = jax.random.randint(jax.random.fold_in(state.keys[2], t), (), 0, self.terms)
 
         def solve(b: Tree) -> Tree:
@@ -94,11 +89,11 @@ class TTSA:
 
         outer = problem.draw_outer(state.keys, t)
         along = hypergradient(problem, inputs, y, state.x, draw(self.terms - 1), outer, solve)
-        return state._replace(y=y, x=outer_move(self, state, along, t))
+        return state._replace(y=y, x=outer_move(self, state.x, along.x, t))
 
 
 @trees.record
-class StocBiO:
+class StocBiO(ThreeRates):
     """Several inner steps, then an outer step against a hypergradient from a series.
 
         y <- y - a dg/dy,   `inner_steps` times
@@ -119,46 +114,31 @@ class StocBiO:
     lets those of the later factors shrink. Cost of a step: `inner_steps` + 3 gradients and k - 1 Hessian
     products. Source: Ji, Yang, Liang 2021, algorithms 2 and 3.
 
-    >>> import jax
-    >>> from nestor.levels._inner_loops import StocBiO, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), StocBiO(0.5, 0.5), 0.0, 0.0, 50, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(50, method=nestor.levels.StocBiO(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
-    inner_decay: Any = 0.0
-    outer_decay: Any = 0.0
     inner_steps: int = dataclasses.field(default=10, metadata=STATIC)
     terms: int = dataclasses.field(default=10, metadata=STATIC)
-
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
-    def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
-        """See `Method.init`."""
-        return start(y, x, None, (), key)
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         draw = inner_draws(problem, state.keys, t, self.inner_steps + self.terms)
         y = _descent(self, problem, inputs, state, draw, t)
         later = lambda j: draw(self.inner_steps + j)  # noqa: E731
-        rate = linear_rate(self, t)
+        rate = series_rate(self, t)
         solve = lambda b: series(problem, inputs, y, state.x, b, rate, self.terms, later)  # noqa: E731
         outer = problem.draw_outer(state.keys, t)
         along = hypergradient(problem, inputs, y, state.x, later(self.terms - 1), outer, solve)
-        return state._replace(y=y, x=outer_move(self, state, along, t))
+        return state._replace(y=y, x=outer_move(self, state.x, along.x, t))
 
 
 @trees.record
-class AmIGO:
+class AmIGO(ThreeRates):
     """Several inner steps and several of the linear system, each from where the last ones ended.
 
         y <- y - a dg/dy,   `inner_steps` times
@@ -180,38 +160,25 @@ class AmIGO:
     `linear_steps` Hessian products. Source: Arbel and Mairal 2022, algorithm 1 with stochastic gradient descent
     for both inner solvers.
 
-    >>> import jax
-    >>> from nestor.levels._inner_loops import AmIGO, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), AmIGO(0.5, 0.5), 0.0, 0.0, 50, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(50, method=nestor.levels.AmIGO(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
-    inner_decay: Any = 0.0
-    outer_decay: Any = 0.0
     inner_steps: int = dataclasses.field(default=10, metadata=STATIC)
     linear_steps: int = dataclasses.field(default=10, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
-    def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
-        """See `Method.init`."""
-        return start(y, x, trees.zeros_like(y), (), key)
+    keeps_v: ClassVar[bool] = True
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         draw = inner_draws(problem, state.keys, t, self.inner_steps + self.linear_steps + 1)
         y = _descent(self, problem, inputs, state, draw, t)
         along_y, along_x = outer_gradients(problem, inputs, y, state.x, problem.draw_outer(state.keys, t))
-        rate = rate_at(self.inner_rate if self.linear_rate is None else self.linear_rate, self.inner_decay, t)
+        rate = linear_rate(self, t)
 
         def solve(v: Tree, j: jax.Array) -> tuple[Tree, None]:
             product = hessian_product(problem, inputs, y, state.x, v, draw(self.inner_steps + j))
@@ -220,15 +187,14 @@ class AmIGO:
         v, _ = jax.lax.scan(solve, state.v, jnp.arange(self.linear_steps, dtype=jnp.int32))
         last = draw(self.inner_steps + self.linear_steps)
         _, _, cross = inner_products(problem, inputs, y, state.x, v, last)
-        along = Point(None, None, trees.add(cross, along_x))
-        return state._replace(y=y, v=v, x=outer_move(self, state, along, t))
+        return state._replace(y=y, v=v, x=outer_move(self, state.x, trees.add(cross, along_x), t))
 
 
 # --- no second derivatives -------------------------------------------------------------------------------
 
 
 @trees.record
-class F2SA:
+class F2SA(TwoRates):
     """A penalty method that needs gradients only.
 
         y <- y - a dg/dy(y)   and   w <- w - a / (2 l) (df/dy + l dg/dy)(w),   `inner_steps` times
@@ -252,37 +218,29 @@ class F2SA:
     3 `inner_steps` + 3 gradients, memory of one more y. Source: Kwon, Kwon, Wright, Nowak 2023, algorithm 1,
     with its rates for noise in both levels.
 
-    >>> import jax
-    >>> from nestor.levels._inner_loops import F2SA, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), F2SA(0.5, 0.5), 0.0, 0.0, 1000, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(1000, method=nestor.levels.F2SA(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
     penalty: Any = 10.0
     inner_decay: Any = 4 / 7
     outer_decay: Any = 5 / 7
     inner_steps: int = dataclasses.field(default=10, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
     def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
         """See `Method.init`."""
-        return start(y, x, None, y, key)
+        return super().init(problem, inputs, y, x, key)._replace(memory=y)
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         visits, keys = self.inner_steps + 1, state.keys
         draw_inner = inner_draws(problem, keys, t, visits)
         draw_outer = lambda i: problem.draw_outer(keys, t * visits + i)  # noqa: E731
-        rate = rate_at(self.inner_rate, self.inner_decay, t)
+        rate = inner_rate(self, t)
         penalty = rate_at(self.penalty, self.inner_decay - self.outer_decay, t)
 
         def turn(carry: tuple[Tree, Tree], i: jax.Array) -> tuple[tuple[Tree, Tree], None]:
@@ -299,8 +257,8 @@ class F2SA:
         _, along_x = outer_gradients(problem, inputs, w, state.x, draw_outer(self.inner_steps))
         above = jax.grad(problem.inner, argnums=2)(inputs, w, state.x, *draw)
         below = jax.grad(problem.inner, argnums=2)(inputs, y, state.x, *draw)
-        along = Point(None, None, trees.add_scaled(along_x, penalty, trees.subtract(above, below)))
-        return state._replace(y=y, memory=w, x=outer_move(self, state, along, t))
+        along = trees.add_scaled(along_x, penalty, trees.subtract(above, below))
+        return state._replace(y=y, memory=w, x=outer_move(self, state.x, along, t))
 
 
 # --- parts -----------------------------------------------------------------------------------------------
@@ -313,21 +271,11 @@ def inner_draws(
     return lambda i: problem.draw_inner(keys, t * count + i)
 
 
-def linear_rate(method: Any, t: jax.Array) -> Any:
-    """Of a series: the same at every step, unless it is a schedule."""
-    return rate_at(method.inner_rate if method.linear_rate is None else method.linear_rate, 0.0, t)
-
-
 def _descent(method: Any, problem: TwoLevels, inputs: Tree, state: State, draw: Any, t: jax.Array) -> Tree:
     """y after `inner_steps` steps on the first draws."""
-    rate = rate_at(method.inner_rate, method.inner_decay, t)
+    rate = inner_rate(method, t)
 
     def turn(y: Tree, i: jax.Array) -> tuple[Tree, None]:
         return move(y, rate, inner_gradient(problem, inputs, y, state.x, draw(i))), None
 
     return jax.lax.scan(turn, state.y, jnp.arange(method.inner_steps, dtype=jnp.int32))[0]
-
-
-def outer_move(method: Any, state: State, along: Point, t: jax.Array) -> Tree:
-    """x, moved against its direction."""
-    return move(state.x, rate_at(method.outer_rate, method.outer_decay, t), along.x)

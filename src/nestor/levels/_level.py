@@ -29,8 +29,9 @@ class Level:
             `Truncate`, `OneStep`, `Forward`, `FiniteDifference`, `Evolution`, `DARTS`, `SAMA`. None: `Unroll()`
             up to 10 steps, else `Implicit()`. The highest level needs none.
         start: ``start(p) -> params``, where each run of this level starts: a function of the levels above it
-            (a common initialisation). None goes on from where it was, a warm start; that is a constant for the
-            derivatives of the steps, which end at the start of a run.
+            (a common initialisation), or ``start(p, key)`` with a fresh random key at every run. None goes on from
+            where it was, a warm start; that is a constant for the derivatives of the steps, which end at the
+            start of a run.
         restart: start afresh, optimizer included: True at every run, k at every k-th one, from `start` or, without
             one, from `params`. None is True where there is a `start`, else False.
         answer: ``answer(p) -> params``, the answer in closed form; then there is no optimizer and no steps, and

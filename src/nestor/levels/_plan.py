@@ -30,7 +30,7 @@ class LevelPlan(NamedTuple):
         estimator: how the gradient of this level is found without derivatives of its loss; else None.
         clip: whether gradients are clipped by norm.
         project: parameters of this level -> admissible ones, after each move; else None.
-        start: parameters -> where each run of this level starts; else None, and it goes on from where it was.
+        start: (parameters, key) -> where each run of this level starts; else None, and it goes on from where it was.
         restart: runs from one fresh start to the next; 0 for none.
         answer: parameters -> the answer, where it has a closed form; else None.
         needs: the levels below whose answers the loss depends on, highest first.

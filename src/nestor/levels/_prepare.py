@@ -7,17 +7,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Implicit, Reversible, Unroll, check_adjoint
 from nestor.errors import BadArgument
-from nestor.levels._checks import check_adjoint_fits, check_fields, check_scalar, refuse_optimizer
+from nestor.levels._checks import check_adjoint_fits, check_fields, refuse_optimizer
 from nestor.levels._level import Level
 from nestor.levels._plan import GraphPlan, LevelInputs, LevelPlan
-from nestor.levels._reading import Reader, check_arity, traced
-from nestor.programs import Program, is_transformation, trace_function
-from nestor.training import Batches, prepare_data, prepare_optimizer, trained_part, with_room
+from nestor.levels._reading import Reader, check_function, traced
+from nestor.programs import Program, is_transformation, signature_that_refuses, trace_function
+from nestor.training import (
+    Batches,
+    check_scalar,
+    prepare_batches,
+    prepare_clip,
+    prepare_data,
+    prepare_optimizer,
+    trained_part,
+    with_room,
+)
 
 Tree = Any
 WHERE = "Graph"
@@ -129,16 +137,18 @@ def _level(
     rows, source, data, example = prepare_data(where, "data", level.data)
     batches = _batches(where, level, rows, source)
     batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
-    check_arity(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
+    check_function(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
     args = (trained, batch, jax.random.key(0))
     plain = _loss(level, seen)
     program, captured = traced(where, "loss", plain, seen, *args)
-    check_scalar(where, program.out_shape)
+    check_scalar(where, "loss", program.out_shape)
     read = _read_by(program, names, trained)
     if level.accumulate > 1:  # the loop over the parts hides what is read
         program, captured = traced(where, "loss", _in_parts(plain, level.accumulate), seen, *args)
 
-    above = lambda field, function: _reading_above(where, field, function, i, names, trained, seen)  # noqa: E731
+    above = lambda field, function, *more: _reading_above(  # noqa: E731
+        where, field, function, i, names, trained, seen, *more
+    )
     arrays, rest, rule, chooses, chosen_by = _optimizer(where, level, part, above)
     start, start_captured, started_by = _of_params(where, "start", level.start, part, above)
     answer, answer_captured, answered_by = _of_params(where, "answer", level.answer, part, above)
@@ -166,14 +176,13 @@ def _level(
         answer=answer,
         needs=(),
     )
-    dtype = trees.float_dtype(part.trained)
     inputs = LevelInputs(
         initial=part.trained,
         captured=captured,
         data=data,
         key=jax.random.key(i),
         optimizer=arrays,
-        clip=jnp.asarray(np.inf if level.clip is None else level.clip, dtype),
+        clip=prepare_clip(where, level.clip, part.trained),
         project=project_captured,
         start=start_captured,
         answer=answer_captured,
@@ -241,10 +250,11 @@ def _reading_above(
     names: list[str],
     trained: dict[str, Tree],
     seen: Reader,
+    *more: Any,
 ) -> tuple[Program, list[Any], frozenset[int]]:
-    """The program of a function of the parameters above a level."""
-    check_arity(where, field, function, 1)
-    program, captured = traced(where, field, lambda params: function(seen(params)), seen, trained)
+    """The program of a function of the parameters above a level, and of what more is passed."""
+    call = lambda params, *rest: function(seen(params), *rest)  # noqa: E731
+    program, captured = traced(where, field, call, seen, trained, *more)
     read = _read_by(program, names, trained)
     low = [names[k] for k in sorted(read) if k <= i]
     if low:
@@ -291,6 +301,7 @@ def _optimizer(where: str, level: Level, part: _Part, above: Any) -> Any:
         kept[:] = [rest, _rule(made)]
         return [jnp.asarray(a) for a in arrays]
 
+    check_function(where, "optimizer", optimizer, 1)
     program, captured, read = above("optimizer", arrays_of)
     return captured, kept[0], kept[1], program, read
 
@@ -306,8 +317,17 @@ def _of_params(where: str, field: str, function: Any, part: _Part, above: Any) -
     """The program of a function of the levels above that returns parameters of this one."""
     if function is None:
         return None, [], frozenset()
-    program, captured, read = above(field, lambda p: _as_params(where, field, function(p), part))
-    return program, captured, read
+    if field != "start":
+        check_function(where, field, function, 1)
+        return above(field, lambda p: _as_params(where, field, function(p), part))
+    with_key = signature_that_refuses(function, 1) is not None and signature_that_refuses(function, 2) is None
+    if not with_key:
+        check_function(where, field, function, 1)
+
+    def start(p: dict[str, Tree], key: jax.Array) -> Tree:
+        return _as_params(where, field, function(p, key) if with_key else function(p), part)
+
+    return above(field, start, jax.random.key(0))
 
 
 def _as_params(where: str, field: str, tree: Tree, part: _Part) -> Tree:
@@ -345,7 +365,7 @@ def _projection(where: str, level: Level, part: _Part) -> tuple[Program | None, 
     if level.project is None:
         return None, []
     project = level.project
-    check_arity(where, "project", project, 1)
+    check_function(where, "project", project, 1)
     return trace_function(
         where,
         "project",
@@ -358,42 +378,21 @@ def _adjoint(where: str, level: Level) -> Any:
     adjoint = level.adjoint
     if adjoint is None:
         return Unroll() if level.steps <= FEW_STEPS else Implicit()
-    if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
-        raise BadArgument(
-            where,
-            "adjoint",
-            got=f"the class {adjoint.__name__}" if isinstance(adjoint, type) else adjoint,
-            want="an adjoint, or None",
-            do="write adjoint=nestor.Implicit(nestor.CG()), Unroll(), SAMA() or another",
-        )
     check_adjoint(where, adjoint)
     return adjoint
 
 
 def _batches(where: str, level: Level, rows: int, source: Program | None) -> Batches:
-    size = level.batch_size
-    if size is not None and not rows:
-        raise BadArgument(
-            where,
-            "batch_size",
-            got=size,
-            want="None where the data is a function or None",
-            do="let the function return batches of the size you want",
-        )
-    if size is not None and size > rows:
-        raise BadArgument(
-            where, "batch_size", got=size, want=f"at most the number of examples, {rows}", do=f"pass {rows}"
-        )
-    size = size or rows
-    if level.accumulate > 1 and (not rows or size % level.accumulate):
+    batches = prepare_batches(where, level.batch_size, level.shuffle, rows, source)
+    if level.accumulate > 1 and (not rows or batches.size % level.accumulate):
         raise BadArgument(
             where,
             "accumulate",
             got=level.accumulate,
-            want=f"a divisor of the batch size, {size}" if rows else "1 where the data has no rows",
+            want=f"a divisor of the batch size, {batches.size}" if rows else "1 where the data has no rows",
             do="choose a batch_size that it divides",
         )
-    return Batches(rows, size, bool(level.shuffle), source)
+    return batches
 
 
 # --- who depends on whom -------------------------------------------------------------------------------

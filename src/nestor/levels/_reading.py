@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from nestor.errors import BadArgument
-from nestor.programs import Program, signature_that_refuses, trace_function
+from nestor.programs import Program, trace_function
+from nestor.settings import nearest
+from nestor.training import check_arity
 
 Tree = Any
 
@@ -67,17 +68,17 @@ def traced(
         if name is None:
             raise
         names = sorted(args[0])
-        like = difflib.get_close_matches(str(name), names, 1)
+        like = nearest(str(name), names)
         raise BadArgument(
             where,
             field,
             got=f"a function that reads p[{name!r}]",
             want="one that reads levels of this graph: " + ", ".join(map(repr, names)),
-            do=f"write p[{like[0]!r}]" if like else "correct the name, or add a level of that name",
+            do=f"write p[{like!r}]" if like else "correct the name, or add a level of that name",
         ) from error
 
 
-def check_arity(where: str, field: str, function: Any, count: int, stochastic: bool = False) -> None:
+def check_function(where: str, field: str, function: Any, count: int, stochastic: bool = False) -> None:
     """Whether the user's function takes that many arguments."""
     takes = {1: "(p), the parameters by level", 2: "(p, batch)", 3: "(p, batch, key)"}[count]
     if field == "project":
@@ -86,12 +87,5 @@ def check_arity(where: str, field: str, function: Any, count: int, stochastic: b
         raise BadArgument(
             where, field, got=function, want=f"a function of {takes}", do="pass the function, not its result"
         )
-    signature = signature_that_refuses(function, count)
-    if signature is not None:
-        raise BadArgument(
-            where,
-            field,
-            got=f"a function with signature {getattr(function, '__name__', 'f')}{signature}",
-            want=f"callable with {takes}",
-            do="close over the rest" + ("; for a key, pass stochastic=True" if count == 2 else ""),
-        )
+    do = "close over the rest" + ("; for a key, pass stochastic=True" if count == 2 else "")
+    check_arity(where, field, function, count, takes, do)

@@ -9,16 +9,24 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.levels._inner_loops import inner_draws, linear_rate, outer_move
+from nestor.levels._inner_loops import inner_draws
 from nestor.levels._oracles import Draw, Point, TwoLevels, everything, hypergradient, move, series
-from nestor.levels._settings import make_schedules, power, rate_at
-from nestor.levels._single_loop import STATIC, State, start
+from nestor.levels._settings import power, rate_at
+from nestor.levels._stochastic import (
+    STATIC,
+    State,
+    ThreeRates,
+    TwoRates,
+    inner_rate,
+    outer_move,
+    series_rate,
+)
 
 Tree = Any
 
 
 @trees.record
-class MRBO:
+class MRBO(TwoRates):
     """Both levels at once, along estimates with recursive momentum.
 
         d_t = D_t(point_t) + (1 - r) (d_(t-1) - D_t(point_(t-1)))
@@ -37,38 +45,30 @@ class MRBO:
     Cost of a step: about six gradients and 2 (`terms` - 1) Hessian products. Memory: two more of each of y and
     x. Source: Yang, Ji, Liang 2021, algorithm 1; one inner batch for both directions.
 
-    >>> import jax
-    >>> from nestor.levels._recursive import MRBO, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), MRBO(0.5, 0.5), 0.0, 0.0, 200, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(200, method=nestor.levels.MRBO(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
     linear_rate: Any = None
     decay: Any = 1 / 3
     renewal: Any = 0.5
     terms: int = dataclasses.field(default=10, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
     def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
         """See `Method.init`."""
-        point = Point(y, None, x)
-        return start(y, x, None, (point, trees.zeros_like(point)), key)
+        state = super().init(problem, inputs, y, x, key)
+        return state._replace(memory=(state.point, trees.zeros_like(state.point)))
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         old, last = state.memory
         draw = inner_draws(problem, state.keys, t, self.terms)
         outer = problem.draw_outer(state.keys, t)
-        rate = linear_rate(self, t)
+        rate = series_rate(self, t)
         here = _estimate(problem, inputs, old, rate, self.terms, draw, outer)
         there = _estimate(problem, inputs, state.point, rate, self.terms, draw, outer)
         renewal = rate_at(self.renewal, self.decay, t)
@@ -80,7 +80,7 @@ class MRBO:
 
 
 @trees.record
-class VRBO:
+class VRBO(ThreeRates):
     """An outer step, then several inner steps, along estimates that add up changes as in SPIDER.
 
         x <- x - b d.x,   then d <- d + D(y, x) - D(old y, old x) and y <- y - a d.y in turn, `inner_steps` times
@@ -102,37 +102,27 @@ class VRBO:
     and once in a period one hypergradient of all rows. Memory: one more of each of y and x. Source: Yang, Ji,
     Liang 2021, algorithm 2.
 
-    >>> import jax
-    >>> from nestor.levels._recursive import VRBO, TwoLevels
-    >>> from nestor.levels._single_loop import run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> state, _ = run(TwoLevels(inner, outer), (), VRBO(0.5, 0.5), 0.0, 0.0, 50, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(50, method=nestor.levels.VRBO(0.5, 0.5))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
-    inner_decay: Any = 0.0
-    outer_decay: Any = 0.0
     inner_steps: int = dataclasses.field(default=3, metadata=STATIC)
     terms: int = dataclasses.field(default=10, metadata=STATIC)
     period: int | None = dataclasses.field(default=None, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
     def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
         """See `Method.init`."""
-        return start(y, x, None, trees.zeros_like(Point(y, None, x)), key)
+        state = super().init(problem, inputs, y, x, key)
+        return state._replace(memory=trees.zeros_like(state.point))
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
         point, keys = state.point, state.keys
-        linear, rate = linear_rate(self, t), rate_at(self.inner_rate, self.inner_decay, t)
+        linear, rate = series_rate(self, t), inner_rate(self, t)
         visits = self.inner_steps + 1
 
         def anew() -> Point:
@@ -149,7 +139,7 @@ class VRBO:
             return (new, new._replace(y=move(new.y, rate, along.y)), along), None
 
         along = jax.lax.cond(t % (self.period or problem.epoch) == 0, anew, lambda: state.memory)
-        moved = point._replace(x=outer_move(self, state, along, t))
+        moved = point._replace(x=outer_move(self, state.x, along.x, t))
         times = jnp.arange(visits, dtype=jnp.int32)
         (end, _, along), _ = jax.lax.scan(turn, (point, moved, along), times)  # the last move is not made
         return State(end.y, end.x, None, along, keys)

@@ -18,6 +18,7 @@ from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelState
 from nestor.loops import Loop, onward, to_the_end
 from nestor.programs import Program
 from nestor.solution import Status
+from nestor.training import with_best, with_status
 
 Tree = Any
 RUNNING = int(Status.RUNNING)
@@ -200,8 +201,7 @@ class _Run:
         t = carry.t + 1
         carry = carry._replace(t=t, states=states, own=own, code=code)
         carry, validation = self._validated(inputs, carry, fine)
-        done = (carry.t == plan.steps) & (carry.code == RUNNING)
-        carry = carry._replace(code=jnp.where(done, jnp.int32(int(Status.FINISHED)), carry.code))
+        carry = _ended(carry, carry.t == plan.steps, Status.FINISHED)
         return carry._replace(seen=Seen(loss, norm, validation, self._below(inputs, carry)))
 
     def _by_method(self, inputs: RunInputs, carry: Carry) -> tuple[Any, Any, jax.Array, jax.Array]:
@@ -246,14 +246,11 @@ class _Run:
         named = {level.name: p for level, p in zip(plan.graph.levels, params, strict=True)}
         due = ((carry.t % plan.every == 0) | (carry.t == plan.steps)) & fine
         value = jax.lax.cond(due, lambda: program(inputs.validation, named).astype(dtype), lambda: nothing)
-        better = due & (value < carry.best_value)
-        waited = jnp.where(better, 0, carry.waited + due.astype(jnp.int32))
-        carry = carry._replace(
-            best=trees.select(better, params, carry.best),
-            best_value=jnp.where(better, value, carry.best_value),
-            waited=waited,
-        )
+        _, carry = with_best(carry, due, value, params)
         if plan.patience is not None:
-            over = (waited >= plan.patience) & (carry.code == RUNNING)
-            carry = carry._replace(code=jnp.where(over, jnp.int32(int(Status.OVERFITTED)), carry.code))
+            carry = _ended(carry, carry.waited >= plan.patience, Status.OVERFITTED)
         return carry, value
+
+
+def _ended(carry: Carry, when: jax.Array, status: Status) -> Carry:
+    return carry._replace(code=with_status(carry.code, when, status))

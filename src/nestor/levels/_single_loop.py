@@ -1,16 +1,10 @@
-"""Stochastic methods that move both levels at once, and the run of any stochastic method.
-
-A method has two verbs and no loop over its steps: ``init(problem, inputs, y, x, key) -> state`` and
-``step(problem, inputs, state, t) -> state``, with t = 0, 1, ... an int32 scalar. What a step draws follows from
-t and the keys of the state, so that a run can be taken up again from any state.
-"""
+"""Stochastic methods that move both levels at once."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,58 +20,13 @@ from nestor.levels._oracles import (
     outer_gradients,
     shuffled,
 )
-from nestor.levels._settings import check_count, check_method, check_problem, make_schedules, rate_at
+from nestor.levels._stochastic import STATIC, State, ThreeRates, inner_rate, linear_rate, outer_move
 
 Tree = Any
 
-STATIC = {"static": True}
-
-
-class State(NamedTuple):
-    """Where a run is.
-
-    Attributes:
-        y: inner variables.
-        x: outer variables.
-        v: the estimate of -(d²inner/dy²)^-1 d outer/dy, a tree like y; None in methods that keep none.
-        memory: what else the method keeps.
-        keys: random keys of the inner draws, of the outer draws, and for the method itself: shape (3,).
-    """
-
-    y: Tree
-    x: Tree
-    v: Tree
-    memory: Tree
-    keys: jax.Array
-
-    @property
-    def point(self) -> Point:
-        """The variables that move."""
-        return Point(self.y, self.v, self.x)
-
-
-class Method(Protocol):
-    """A stochastic method for two levels."""
-
-    def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
-        """The state before the first step."""
-        ...
-
-    def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
-        """The state after step t."""
-        ...
-
-
-def start(y: Tree, x: Tree, v: Tree, memory: Tree, key: jax.Array) -> State:
-    """A state with the keys of a run."""
-    return State(y, x, v, memory, jax.random.split(key, 3))
-
-
-# --- methods, in order of increasing memory -------------------------------------------------------------
-
 
 @trees.record
-class SOBA:
+class SOBA(ThreeRates):
     """Stochastic bilevel descent in which y, v and x move at once.
 
         y <- y - a dg/dy,   v <- v - c ((d²g/dy²) v + df/dy),   x <- x - b ((d²g/dy dx)' v + df/dx)
@@ -97,29 +46,19 @@ class SOBA:
     Cost of a step: about three gradients of a batch, no memory but y, v and x. Source: Dagréou, Ablin, Vaiter,
     Moreau 2022, algorithm 1.
 
-    >>> import jax, jax.numpy as jnp
-    >>> from nestor.levels._single_loop import SOBA, TwoLevels, run
-    >>> inner = lambda inputs, y, x, rows, key: (y - x) ** 2 / 2
-    >>> outer = lambda inputs, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> steady = SOBA(0.5, 0.2, inner_decay=0.0, outer_decay=0.0)  # nothing is drawn
-    >>> state, _ = run(TwoLevels(inner, outer), (), steady, 0.0, 0.0, 100, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> import nestor
+    >>> inner = nestor.Level(lambda p, _: (p["y"] - p["x"]) ** 2 / 2, 0.0)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> steady = nestor.levels.SOBA(0.5, 0.2, inner_decay=0.0, outer_decay=0.0)  # nothing is drawn
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(100, method=steady)
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
     inner_decay: Any = 0.5
     outer_decay: Any = 0.5
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
-
-    def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
-        """See `Method.init`."""
-        return start(y, x, trees.zeros_like(y), (), key)
+    keeps_v: ClassVar[bool] = True
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
@@ -144,7 +83,7 @@ class Table(NamedTuple):
 
 
 @trees.record
-class SABA:
+class SABA(ThreeRates):
     """SOBA with SAGA's variance reduction: constant rates converge to the solution itself.
 
         direction = new_i - table_i + mean(table),   then table_i <- new_i
@@ -166,30 +105,20 @@ class SABA:
     Cost of a step: as `SOBA`. Memory: (2 |y| + |x|) inner_rows / inner_batch + (|y| + |x|) outer_rows /
     outer_batch numbers. Source: Dagréou, Ablin, Vaiter, Moreau 2022.
 
-    >>> import jax, jax.numpy as jnp
-    >>> from nestor.levels._single_loop import SABA, TwoLevels, run
+    >>> import jax.numpy as jnp, nestor
     >>> a = jnp.array([0.5, 1.0, 1.5, 2.0])
-    >>> inner = lambda a, y, x, rows, key: jnp.mean((a[rows] if rows is not None else a) * (y - x) ** 2) / 2
-    >>> outer = lambda a, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> problem = TwoLevels(inner, outer, inner_rows=4)
-    >>> state, _ = run(problem, a, SABA(0.2, 0.2), 0.0, 0.0, 200, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> inner = nestor.Level(lambda p, a: jnp.mean(a * (p["y"] - p["x"]) ** 2) / 2, 0.0, data=a, batch_size=1)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(200, method=nestor.levels.SABA(0.2, 0.2))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
-    inner_decay: Any = 0.0
-    outer_decay: Any = 0.0
-
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
+    keeps_v: ClassVar[bool] = True
 
     def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
         """See `Method.init`."""
-        state = start(y, x, trees.zeros_like(y), (), key)
+        state = super().init(problem, inputs, y, x, key)
         i, j = _visits(problem, state.keys, jnp.int32(0))
         inner = _table(lambda k: self.inner_entry(problem, inputs, state, k), problem.inner_batches, i)
         outer = _table(lambda k: self.outer_entry(problem, inputs, state, k), problem.outer_batches, j)
@@ -251,7 +180,7 @@ def _visits(problem: TwoLevels, keys: jax.Array, t: jax.Array) -> Visits:
 
 
 @trees.record
-class SRBA:
+class SRBA(ThreeRates):
     """SOBA with SARAH's variance reduction: what changes is added up, and begun anew from all rows.
 
         direction_t = direction_(t-1) + D(point_t) - D(point_(t-1)),   both on the batch of step t
@@ -269,32 +198,23 @@ class SRBA:
     Cost of a step: about six gradients of a batch, and once in a period three of all rows. Memory: two more of
     each of y, v and x. Source: Dagréou, Moreau, Vaiter, Ablin 2024, algorithm 1.
 
-    >>> import jax, jax.numpy as jnp
-    >>> from nestor.levels._single_loop import SRBA, TwoLevels, run
+    >>> import jax.numpy as jnp, nestor
     >>> a = jnp.array([0.5, 1.0, 1.5, 2.0])
-    >>> inner = lambda a, y, x, rows, key: jnp.mean((a[rows] if rows is not None else a) * (y - x) ** 2) / 2
-    >>> outer = lambda a, y, x, rows, key: (y - 1) ** 2 / 2
-    >>> problem = TwoLevels(inner, outer, inner_rows=4)
-    >>> state, _ = run(problem, a, SRBA(0.2, 0.2), 0.0, 0.0, 300, jax.random.key(0))
-    >>> print(f"{state.x:.2f}")
+    >>> inner = nestor.Level(lambda p, a: jnp.mean(a * (p["y"] - p["x"]) ** 2) / 2, 0.0, data=a, batch_size=1)
+    >>> outer = nestor.Level(lambda p, _: (p["y"] - 1) ** 2 / 2, 0.0)
+    >>> run = nestor.Graph({"y": inner, "x": outer}).run(300, method=nestor.levels.SRBA(0.2, 0.2))
+    >>> print(f"{run.params['x']:.2f}")
     1.00
     """
 
-    inner_rate: Any = 0.1
-    outer_rate: Any = 0.1
-    linear_rate: Any = None
-    inner_decay: Any = 0.0
-    outer_decay: Any = 0.0
     period: int | None = dataclasses.field(default=None, metadata=STATIC)
 
-    def __post_init__(self) -> None:
-        """Make schedules of functions."""
-        make_schedules(self)
+    keeps_v: ClassVar[bool] = True
 
     def init(self, problem: TwoLevels, inputs: Tree, y: Tree, x: Tree, key: jax.Array) -> State:
         """See `Method.init`."""
-        point = Point(y, trees.zeros_like(y), x)
-        return start(y, x, point.v, (point, trees.zeros_like(point)), key)
+        state = super().init(problem, inputs, y, x, key)
+        return state._replace(memory=(state.point, trees.zeros_like(state.point)))
 
     def step(self, problem: TwoLevels, inputs: Tree, state: State, t: jax.Array) -> State:
         """See `Method.step`."""
@@ -317,81 +237,5 @@ class SRBA:
 
 def _moved(method: Any, state: State, along: Point, memory: Tree, t: jax.Array) -> State:
     """Against the directions of y, v and x, each at its rate."""
-    inner = rate_at(method.inner_rate, method.inner_decay, t)
-    outer = rate_at(method.outer_rate, method.outer_decay, t)
-    linear = inner if method.linear_rate is None else rate_at(method.linear_rate, method.inner_decay, t)
-    y, v, x = move(state.y, inner, along.y), move(state.v, linear, along.v), move(state.x, outer, along.x)
-    return State(y, x, v, memory, state.keys)
-
-
-# --- a run ---------------------------------------------------------------------------------------------
-
-
-def run(
-    problem: TwoLevels,
-    inputs: Tree,
-    method: Method,
-    y: Tree,
-    x: Tree,
-    steps: int,
-    key: jax.Array,
-    every: int | None = None,
-) -> tuple[State, Tree]:
-    """A method from its start, compiled once for a problem, the kind of method and the numbers of steps.
-
-    Args:
-        problem: the two levels; compilations are found again by its functions, so keep these.
-        inputs: what both functions read, a tree of arrays.
-        method: `SOBA()` or another; its rates are inputs of the program, its counts are not.
-        y: the start of the inner variables, a tree of floating-point arrays.
-        x: the start of the outer variables, likewise.
-        steps: how many steps.
-        key: a random key.
-        every: keep x after every so many steps.
-
-    Returns:
-        state: the last state; its `y` and `x` are the answer.
-        kept: x with a leading axis of steps // every; None without `every`.
-
-    Raises:
-        BadArgument: a setting of the problem or the method, or a count, cannot be used.
-    """
-    check_problem(problem)
-    check_method(method)
-    check_count("run", "steps", steps, 0, "pass the number of outer steps")
-    if every is not None:
-        check_count("run", "every", every, 1, "pass the steps from one kept x to the next, or None")
-    return _run(problem, steps, every, inputs, method, _floating(y), _floating(x), key)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(
-    problem: TwoLevels,
-    steps: int,
-    every: int | None,
-    inputs: Tree,
-    method: Method,
-    y: Tree,
-    x: Tree,
-    key: jax.Array,
-) -> tuple[State, Tree]:
-    def turn(state: State, t: jax.Array) -> tuple[State, None]:
-        return method.step(problem, inputs, state, t), None
-
-    def stretch(state: State, times: jax.Array) -> tuple[State, Tree]:
-        state, _ = jax.lax.scan(turn, state, times)
-        return state, state.x
-
-    state = method.init(problem, inputs, y, x, key)
-    times = jnp.arange(steps, dtype=jnp.int32)
-    if every is None:
-        return jax.lax.scan(turn, state, times)
-    whole = steps - steps % every
-    state, kept = jax.lax.scan(stretch, state, times[:whole].reshape(steps // every, every))
-    return stretch(state, times[whole:])[0], kept
-
-
-def _floating(tree: Tree) -> Tree:
-    """Arrays without weak types, so that a step keeps their dtypes."""
-    arrays = jax.tree.map(jnp.asarray, tree)
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), arrays)
+    y, v = move(state.y, inner_rate(method, t), along.y), move(state.v, linear_rate(method, t), along.v)
+    return State(y, outer_move(method, state.x, along.x, t), v, memory, state.keys)

@@ -1,11 +1,18 @@
 """The front functions that solve, one driver, and one file a method."""
 
+from nestor.solvers._augmented import AugmentedLagrangian
+from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
+from nestor.solvers._block_descent import BlockCoordinateDescent
+from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
+    Composite,
+    Constrained,
     FixedPointFinding,
     Info,
     LeastSquares,
     Minimization,
+    Point,
     Problem,
     RootFinding,
     Solver,
@@ -14,7 +21,9 @@ from nestor.solvers._contract import (
     judge,
     no_info,
 )
+from nestor.solvers._curve_fit import CurveFit, curve_fit
 from nestor.solvers._fixed_points import Anderson, Picard
+from nestor.solvers._frank_wolfe import FrankWolfe
 from nestor.solvers._front import (
     argmin,
     find_root,
@@ -25,25 +34,39 @@ from nestor.solvers._front import (
 )
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
+from nestor.solvers._mirror_descent import Entropy, MirrorDescent
 from nestor.solvers._newton import Newton, NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
+from nestor.solvers._paced import Pacer, minimize_paced
+from nestor.solvers._programs import solve_qp
+from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
+from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
 
 __all__ = [
     "BFGS",
     "LBFGS",
+    "SQP",
     "AdaGradStep",
     "Anderson",
+    "AugmentedLagrangian",
     "Backtracking",
+    "BlockCoordinateDescent",
     "Broyden",
+    "Composite",
+    "Constrained",
+    "Constraint",
+    "CurveFit",
     "Dogleg",
+    "Entropy",
     "FixedPointFinding",
     "FixedStep",
+    "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
     "Info",
@@ -52,13 +75,18 @@ __all__ = [
     "LineSearchNewton",
     "LineSearchNewtonCG",
     "Minimization",
+    "MirrorDescent",
     "Newton",
     "NewtonCG",
     "NewtonRoot",
     "NonlinearCG",
     "Optax",
+    "Pacer",
     "Picard",
+    "Point",
     "Problem",
+    "ProjectedGradient",
+    "ProximalGradient",
     "RMSPropStep",
     "Rate",
     "Report",
@@ -69,12 +97,16 @@ __all__ = [
     "StrongWolfe",
     "argmin",
     "code",
+    "curve_fit",
     "find_root",
     "fixed_point",
     "info_at",
     "judge",
     "least_squares",
     "minimize",
+    "minimize_batch",
+    "minimize_paced",
     "minimum",
     "no_info",
+    "solve_qp",
 ]

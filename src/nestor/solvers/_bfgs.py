@@ -198,20 +198,26 @@ class LBFGS:
 
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        if problem.box is not None:
-            return _descent.init(Boxed(self.memory), self.search, trees.ravel(x)[0])
-        return _descent.init(_Limited(self.memory), self.search, x)
+        start = trees.ravel(x)[0] if self._in_one_vector(problem) else x
+        return _descent.init(self._rule(problem), self.search, start)
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState
     ) -> tuple[Tree, _descent.DescentState]:
         """See `Solver.step`."""
-        if problem.box is not None:
-            flat, vector, back = problem.raveled(x)
-            vector, state = _descent.step(Boxed(self.memory), self.search, flat, vector, state)
-            return back(vector), state
-        return _descent.step(_Limited(self.memory), self.search, problem, x, state)
+        if not self._in_one_vector(problem):
+            return _descent.step(self._rule(problem), self.search, problem, x, state)
+        flat, vector, back = problem.raveled(x)
+        vector, state = _descent.step(self._rule(problem), self.search, flat, vector, state)
+        return back(vector), state
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
         return _descent.status(self.search, problem, state)
+
+    def _in_one_vector(self, problem: Minimization) -> bool:
+        # One vector has half the operations to compile of a net of four arrays. A rate may differ between leaves.
+        return problem.box is not None or not isinstance(self.search, Rate)
+
+    def _rule(self, problem: Minimization) -> _descent.Rule:
+        return _Limited(self.memory) if problem.box is None else Boxed(self.memory)

@@ -18,6 +18,7 @@ from nestor.errors import BadArgument
 from nestor.programs import is_one_array, shape_text, signature_that_refuses
 from nestor.programs import trace_function as trace_function
 from nestor.settings import nearest, shown
+from nestor.solvers._contract import Composite
 from nestor.solvers._rates import Rate
 from nestor.solvers._settings import check_settings
 
@@ -105,6 +106,8 @@ _OTHER_NAMES = {  # what scipy and others call them
     "CG": "NonlinearCG",
     "gd": "GradientDescent",
     "L-BFGS-B": "LBFGS",
+    "SLSQP": "SQP",
+    "trust-constr": "SQP",
     "trust-exact": "Newton",
     "trust-ncg": "NewtonCG",
     "lm": "LevenbergMarquardt",
@@ -129,9 +132,15 @@ def check_solver(where: str, solver: Any, wanted: Any, defaults: dict[str, str],
     if not is_solver or isinstance(solver, type) or not isinstance(solver.solves, type):
         got, remedy = _not_a_solver(solver, defaults, kind)
         raise BadArgument(where, "solver", got=got, want="a solver object", do=remedy)
-    if not issubclass(wanted, solver.solves):
+    fits = issubclass(wanted, solver.solves) and issubclass(wanted, Composite) == issubclass(
+        solver.solves, Composite
+    )
+    if not fits:
         problem = getattr(solver.solves, "kind", "other")
-        instead = f", or call nestor.{_CALLS[problem]}" if problem in _CALLS else ""
+        other = problem in _CALLS and _CALLS[problem] != where
+        instead = f", or call nestor.{_CALLS[problem]}" if other else ""
+        if problem == "constrained minimization":
+            instead = ", or pass constraints="
         raise BadArgument(
             where,
             "solver",
@@ -363,7 +372,7 @@ def _bad_result(where: str, name: str, shape: Any, want: str, do: str) -> BadArg
     return BadArgument(where, name, got=f"a function that returns {shape_text(shape)}", want=want, do=do)
 
 
-def check_keeps_bounds(where: str, solver: Any) -> None:
+def check_keeps_bounds(where: str, solver: Any, names: tuple[str, ...] = _KEEP_BOUNDS) -> None:
     """A solver that is given bounds must be one that keeps them."""
     if not getattr(solver, "bounds", False):
         raise BadArgument(
@@ -371,5 +380,5 @@ def check_keeps_bounds(where: str, solver: Any) -> None:
             "solver",
             got=f"{type(solver).__name__}, which knows no bounds",
             want="a solver that keeps bounds",
-            do=f"leave solver out, or pass one of {_calls(_KEEP_BOUNDS)}",
+            do=f"leave solver out, or pass one of {_calls(names)}",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -123,6 +124,24 @@ class Minimization(Problem):
         return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Composite(Minimization):
+    """Find x that minimizes fun(x) + g(x), with fun smooth and g known by its proximal operator.
+
+    A solution is x = prox(x - grad fun(x)), the fixed point of a step of length one.
+
+    Attributes:
+        term: g, a penalty or a set of `nestor.proximal`.
+    """
+
+    term: Any = None
+    kind: ClassVar[str] = "composite minimization"
+
+    def residual(self, x: Tree, grad: Tree) -> Tree:
+        """x - prox(x - grad): what vanishes at a solution."""
+        return trees.subtract(x, self.term.prox(trees.subtract(x, grad)))
+
+
 class Point(NamedTuple):
     """Where a solver for constrained problems stands: the unknowns and the multipliers.
 
@@ -147,6 +166,36 @@ class Constrained(Problem):
 
     kind: ClassVar[str] = "constrained minimization"
 
+    def lagrangian(self, point: Point) -> jax.Array:
+        """f + equal . h - inequal . g at a point."""
+        value, h, g = self.fun(point.x)
+        product = functools.partial(jnp.vdot, precision="highest")
+        return value.astype(h.dtype) + product(point.equal, h) - product(point.inequal, g)
+
+    def all_derivatives(
+        self, point: Point
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+        """(f, h, g); their dense Jacobian, shape (1 + k + m, n); the Hessian of the Lagrangian, shape (n, n)."""
+
+        def transform(fun: Callable[[Tree], Any]) -> Callable[[Point], Any]:
+            def at(point: Point) -> Any:
+                vector, back = trees.ravel(point.x)
+                weights = (jnp.ones((), vector.dtype), point.equal, -point.inequal)
+
+                def first(v: jax.Array) -> tuple[jax.Array, Any]:
+                    (value, h, g), pull = jax.vjp(lambda w: fun(back(w)), v)
+                    return pull((weights[0].astype(value.dtype), *weights[1:]))[0], (value, h, g)
+
+                (_, values), push = jax.linearize(first, vector)
+                hessian, (grad, *rows) = jax.vmap(push)(jnp.eye(vector.size, dtype=vector.dtype))
+                jacobian = jnp.concatenate([grad[None, :], rows[0].T, rows[1].T]).astype(vector.dtype)
+                return values, jacobian, (hessian + hessian.T) / 2
+
+            return at
+
+        (value, h, g), jacobian, hessian = self.evaluate(transform, point)
+        return (value.astype(h.dtype), h, g), jacobian, hessian
+
 
 @dataclasses.dataclass(frozen=True)
 class RootFinding(Problem):
@@ -164,9 +213,18 @@ class FixedPointFinding(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class LeastSquares(Problem):
-    """Find w that minimizes ½|fun(w)|², fun returning a tree of residuals."""
+    """Find w that minimizes ½|fun(w)|², or a robust loss of it, fun returning a tree of residuals.
 
+    Attributes:
+        loss: a `Loss`, or None for squares.
+    """
+
+    loss: Any = None
     kind: ClassVar[str] = "least squares"
+
+    def cost(self, residual: Tree) -> jax.Array:
+        """The objective, from the residuals."""
+        return trees.squared_norm(residual) / 2 if self.loss is None else self.loss.cost(residual)
 
 
 @runtime_checkable
@@ -220,7 +278,7 @@ def judge(problem: Problem, info: Info) -> jax.Array:
     """The status that a point deserves by its info alone: converged, not finite, unbounded, or running."""
     eps = float(jnp.finfo(info.value.dtype).eps)
     finite = jnp.isfinite(info.value) & jnp.isfinite(info.optimality)
-    bottomless = (info.value < -(eps**-1.5)) & (problem.kind == Minimization.kind)
+    bottomless = (info.value < -(eps**-1.5)) & isinstance(problem, Minimization)
     return jnp.where(
         bottomless,
         code(Status.UNBOUNDED),

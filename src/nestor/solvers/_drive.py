@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read, envelope
-from nestor.loops import Loop
+from nestor.loops import Loop, onward
 from nestor.programs import Program, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
@@ -37,6 +38,8 @@ class Kind(NamedTuple):
         value: (problem, x) -> the objective, as the envelope theorem wants it; None where there is none.
         symmetric, positive: facts about the derivative of that residual at a solution.
         by_value: whether the best point seen is the one of least value; else it is that of least optimality.
+        report: (problem, x) -> what `Solution.kkt` is made from; None where there is none.
+        settle: (problem, x) -> (x with what is at a bound there exactly, the report), or None without bounds.
     """
 
     problem: type[Problem]
@@ -45,6 +48,27 @@ class Kind(NamedTuple):
     symmetric: bool
     positive: bool
     by_value: bool = True
+    report: Callable[[Any, Tree], Tree] | None = None
+    settle: Callable[[Any, Tree], Any] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """Something that a problem has beside its function, parted: its arrays are inputs, its rest is structure."""
+
+    arrays: list[Any]
+    rest: Hashable = dataclasses.field(metadata={"static": True})
+
+    @property
+    def whole(self) -> Any:
+        """The thing itself."""
+        return trees.join(self.arrays, self.rest)
+
+
+def beside(*things: Any) -> tuple[Beside, ...]:
+    """Things as inputs of a solve; see `trees.split`."""
+    return tuple(Beside(*trees.split(thing)) for thing in things)
 
 
 class Onward(NamedTuple):
@@ -68,6 +92,7 @@ class Inputs(NamedTuple):
         solver: the arrays among the solver's settings.
         watcher: the number of the callback's registration (an int32 scalar).
         box: the bounds, or None.
+        beside: what else the class of the problem holds, in the order of its fields: a penalty, a loss.
         onward: see `Onward`; None for a solve that stands alone.
     """
 
@@ -76,6 +101,7 @@ class Inputs(NamedTuple):
     solver: list[Any]
     watcher: jax.Array
     box: Box | None = None
+    beside: tuple[Beside, ...] = ()
     onward: Onward | None = None
 
 
@@ -114,6 +140,7 @@ class Record(NamedTuple):
     optimality: jax.Array
     history: History | None
     first: jax.Array  # the optimality at the start
+    kkt: Tree = None
 
 
 @functools.lru_cache(maxsize=512)
@@ -135,7 +162,9 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
         scale = None if inputs.onward is None else inputs.onward.scale
-        return solver, plan.kind.problem(fun, plan.tol, inputs.box, scale)
+        return solver, plan.kind.problem(
+            fun, plan.tol, inputs.box, scale, *(thing.whole for thing in inputs.beside)
+        )
 
     def start(inputs: Inputs) -> Carry:
         solver, problem = bind(inputs)
@@ -195,15 +224,21 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
                 carry.state, "convex", True
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
+        x, kkt = carry.best_x, plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x)
+        settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
+        if settled is not None:
+            verdict = _agreeing(verdict, carry.best.optimality, settled[1].residuals.stationarity, plan.tol)
+            x, kkt = trees.select(verdict == int(Status.CONVERGED), settled[0], x), settled[1]
         record = Record(
             code=verdict,
             turns=carry.turns,
             accepted=carry.accepted,
             optimality=carry.best.optimality,
             history=_made(seen, carry.turns) if isinstance(seen, History) else None,
+            kkt=kkt,
             first=carry.first,
         )
-        return Answer(carry.best_x, carry.best.value, trees.stop_gradient(record))
+        return Answer(x, carry.best.value, trees.stop_gradient(record))
 
     def residual(x: Tree, inputs: Inputs) -> Tree:
         return plan.kind.residual(bind(inputs)[1], x)
@@ -225,6 +260,12 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     return loop, read, condition
 
 
+def _agreeing(verdict: jax.Array, optimality: jax.Array, again: jax.Array, tol: float) -> jax.Array:
+    """The verdict; one of convergence only where the residual, computed again, is as small, but for rounding."""
+    same = again <= 2 * jnp.maximum(optimality, tol)
+    return jnp.where((verdict == int(Status.CONVERGED)) & ~same, code(Status.STALLED), verdict)
+
+
 def _last_seen(carry: Carry) -> History:
     """What the last evaluation found, a constant for every derivative."""
     info: Info = trees.stop_gradient(carry.state.info)
@@ -236,3 +277,42 @@ def _made(seen: History, turns: jax.Array) -> History:
     made = jnp.arange(seen.accepted.shape[0], dtype=jnp.int32) < turns
     value = jnp.where(made, seen.value, jnp.nan)
     return History(value, jnp.where(made, seen.optimality, jnp.nan), made & seen.accepted)
+
+
+Made = tuple[jax.Array, Carry, Any]  # turns made, carry, record
+
+
+class Stretches(NamedTuple):
+    """A solve as the host paces it; compiled once, whatever the stretches.
+
+    Attributes:
+        begin: inputs -> what is made before the first turn.
+        onward: (inputs, made, until) -> what is made after `until` turns, or at the end if that is earlier.
+        read: (inputs, made) -> the answer.
+        turn: inputs -> the first turn, which stands for the program in a digest.
+    """
+
+    begin: Callable[[Inputs], Made]
+    onward: Callable[[Inputs, Made, Any], Made]
+    read: Callable[[Inputs, Made], Answer]
+    turn: Callable[[Inputs], Any]
+
+
+@functools.lru_cache(maxsize=128)
+def stretches(plan: Plan) -> Stretches:
+    """The same loop as that of `solution_map`, in stretches and without derivatives."""
+    loop, read, _ = _pieces(plan)
+
+    def begin(inputs: Inputs) -> Made:
+        start = loop.start(inputs)
+        return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
+
+    def go_on(inputs: Inputs, made: Made, until: Any) -> Made:
+        return onward(loop, inputs, made, jnp.minimum(until, loop.bound))
+
+    return Stretches(
+        jax.jit(begin),
+        jax.jit(go_on),
+        jax.jit(lambda inputs, made: read(inputs, made[1], made[2])),
+        lambda inputs: loop.turn(inputs, loop.start(inputs)),
+    )

@@ -1,92 +1,23 @@
-"""The front functions: check, trace, run, and report."""
+"""The front functions."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
-import jax.numpy as jnp
 
-from nestor import trees
-from nestor.adjoints import Answer, Implicit
-from nestor.errors import BadArgument, SolveFailed
-from nestor.programs import Program, Watcher, register, registered
-from nestor.solution import Solution, Stats, Status
-from nestor.solvers import _checks, _drive, _onward, _reports
-from nestor.solvers._bfgs import BFGS, LBFGS
-from nestor.solvers._bounds import Box, check_bounds, clip, pinned, tied
-from nestor.solvers._contract import FixedPointFinding, LeastSquares, Minimization, RootFinding
+from nestor.adjoints import Answer
+from nestor.solution import Solution
+from nestor.solvers import _checks, _drive, _kinds, _onward, _reports
+from nestor.solvers._contract import Point
+from nestor.solvers._delivery import apply_policy, run
 from nestor.solvers._fixed_points import Anderson
-from nestor.solvers._optax import as_solver
+from nestor.solvers._posing import Options, pose_equations, pose_minimization, pose_squares
 from nestor.solvers._roots import NewtonRoot
 from nestor.solvers._squares import LevenbergMarquardt
 
 Tree = Any
-
-_DENSE_UP_TO = 100
-
-
-def _cost(problem: LeastSquares, x: Tree) -> jax.Array:
-    return trees.squared_norm(problem.fun(x)) / 2
-
-
-def _of_minimum(of: Callable[[Any, Tree], Any]) -> tuple[Any, Any]:
-    """What holds at a minimum of `of` in a box, and the value there: see `_bounds`."""
-
-    def residual(problem: Minimization, x: Tree) -> Tree:
-        grad = jax.grad(lambda z: of(problem, z))(pinned(x, problem.box))
-        return tied(x, grad, problem.box)
-
-    return residual, lambda problem, x: of(problem, pinned(x, problem.box))
-
-
-MINIMIZATION = _drive.Kind(
-    Minimization, *_of_minimum(lambda problem, x: problem.fun(x)), symmetric=True, positive=True
-)
-SQUARES = _drive.Kind(LeastSquares, *_of_minimum(_cost), symmetric=True, positive=True)
-ROOT = _drive.Kind(RootFinding, lambda problem, x: problem.fun(x), None, symmetric=False, positive=False)
-FIXED_POINT = _drive.Kind(
-    FixedPointFinding,
-    lambda problem, x: trees.subtract(x, problem.fun(x)),
-    None,
-    symmetric=False,
-    positive=False,
-)
-
-_MINIMIZERS = dict.fromkeys(
-    [
-        *("BFGS", "LBFGS", "Newton", "NewtonCG", "NonlinearCG", "GradientDescent"),
-        *("LineSearchNewton", "LineSearchNewtonCG"),
-    ],
-    "minimize",
-)
-_ROOTS = dict.fromkeys(["NewtonRoot", "Broyden"], "find_root")
-_FIXED = dict.fromkeys(["Anderson", "Picard"], "fixed_point")
-_SQUARES = dict.fromkeys(["LevenbergMarquardt", "GaussNewton", "Dogleg"], "least_squares")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """What a front function was asked for besides the function and the start, not yet checked.
-
-    Attributes:
-        where: the front function's name, for messages.
-        solver, ..., raise_on_failure: its arguments, in its order; as in `minimize`.
-    """
-
-    where: str
-    solver: Any
-    adjoint: Any
-    tol: Any
-    max_steps: Any
-    history: bool = False
-    callback: Any = None
-    progress: bool = False
-    raise_on_failure: bool = True
-    bounds: Any = None
 
 
 def minimize(
@@ -94,6 +25,8 @@ def minimize(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -112,17 +45,28 @@ def minimize(
         bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
             rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
+        constraints: None, a `Constraint` or a sequence of them, on any functions of the unknowns; also SciPy's
+            dictionaries, `LinearConstraint` and `NonlinearConstraint`. They may be broken on the way, and hold to
+            `tol` at the answer; the solution is differentiable in all that they close over and in their limits.
+        prox: None, or g, so that fun + g is minimized: a penalty or a set of `nestor.proximal`, such as
+            ``Lasso(0.1)`` or ``Simplex()``, or a tree of them (a prefix of `x0`, None for no penalty). The
+            solution is differentiable in their settings; an entry on the edge of two cases counts to one.
         solver: `BFGS()` (the default up to 100 variables), `LBFGS()` (the default above, and with bounds),
             `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
             `LineSearchNewtonCG()`, or any optax transformation. None goes on where its first method ends without
             an answer and the status is known (outside `jit` and `vmap`): with `Newton()` up to 200 variables, which
             is left half of the steps from max_steps=100 on, `NewtonCG()` above. Counts and history are then those
-            of both.
+            of both. With a prox `ProximalGradient()` (the default), `ProjectedGradient()`, `MirrorDescent()`,
+            `FrankWolfe()` or `BlockCoordinateDescent()`. With constraints `SQP()` (the default up to 300 variables
+            and constraints together) or `AugmentedLagrangian()` (the default above).
         adjoint: how derivatives cross the solution; None is `Implicit()`.
-        tol: converged when every entry of the gradient is at most this, in absolute value; None is the root of
+        tol: converged when every entry of the gradient (with a prox, of x - prox(x - gradient), the change of a
+            step of length one) is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
             or by max_steps, it also counts as converged when the gradient has come down to this (or to the
-            root of the precision, if that is less) times the first one.
+            root of the precision, if that is less) times the first one. With constraints this is asked of three
+            things: the gradient of the Lagrangian, projected on the bounds, divided by max(1, mean multiplier /
+            100); the violation; and the lesser of multiplier and slack of every inequality.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
             makes several.
         history: record value and optimality of every evaluation in `Solution.history`.
@@ -147,10 +91,21 @@ def minimize(
     >>> solution.x.round(4).tolist(), solution.status.name
     ([3.0, 3.0], 'CONVERGED')
     """
-    options = _Options(
-        "minimize", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure, bounds
+    options = Options(
+        "minimize",
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        history,
+        callback,
+        progress,
+        raise_on_failure,
+        bounds,
+        constraints,
+        prox,
     )
-    return _run(*_prepare_minimization(fun, x0, options), options)
+    return run(pose_minimization(fun, x0, options), options)
 
 
 def argmin(
@@ -158,6 +113,8 @@ def argmin(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -167,7 +124,7 @@ def argmin(
     """The minimizer of a scalar function, as a function of everything that `fun` closes over.
 
     Args:
-        fun, x0, bounds, solver, adjoint, tol, max_steps: as in `minimize`.
+        fun, x0, bounds, constraints, prox, solver, adjoint, tol, max_steps: as in `minimize`.
         on_failure: what happens without convergence: "raise" (`SolveFailed`; inside a trace a runtime error,
             which needs the package equinox), "nan" (x is NaN, and so are its derivatives), "keep" (the best
             point seen, as it is). None is "raise" where the status is known at once (plain calls, plain
@@ -188,8 +145,10 @@ def argmin(
     """
     where = "argmin"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    plan, inputs, _ = pose_minimization(
+        fun,
+        x0,
+        Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     if solver is None:
         inputs = _onward.share(plan, inputs)
@@ -198,7 +157,8 @@ def argmin(
     if following is not None:
         second = _drive.solution_map(following.plan)(following.inputs)
         answer = _onward.joined(answer, second)
-    return _apply_policy(where, plan, answer.x, answer.value, answer.record, answer.x, on_failure)
+    x = answer.x.x if isinstance(answer.x, Point) else answer.x
+    return apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
 
 def minimum(
@@ -206,6 +166,8 @@ def minimum(
     x0: Tree,
     *,
     bounds: Any = None,
+    constraints: Any = None,
+    prox: Any = None,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -218,7 +180,7 @@ def minimum(
     are exact, through `adjoint`.
 
     Args:
-        fun, x0, bounds, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
+        fun, x0, bounds, prox, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
 
     Returns:
         The value, a scalar.
@@ -235,8 +197,10 @@ def minimum(
     """
     where = "minimum"
     _checks.check_policy(where, on_failure)
-    plan, inputs = _prepare_minimization(
-        fun, x0, _Options(where, solver, adjoint, tol, max_steps, bounds=bounds)
+    plan, inputs, _ = pose_minimization(
+        fun,
+        x0,
+        Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     if solver is None:
         inputs = _onward.share(plan, inputs)
@@ -246,7 +210,7 @@ def minimum(
     if following is not None:
         second = _drive.value_map(following.plan)(following.inputs)
         _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
-    return _apply_policy(where, plan, None, value, record, value, on_failure)
+    return apply_policy(where, plan, None, value, record, value, on_failure)
 
 
 def find_root(
@@ -283,10 +247,12 @@ def find_root(
     0.0833
     """
     solver = NewtonRoot() if solver is None else solver
-    options = _Options(
+    options = Options(
         "find_root", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
-    return _solve_vector(ROOT, _ROOTS, _checks.check_same_tree, fun, x0, options)
+    return run(
+        pose_equations(_kinds.ROOT, _kinds.ROOT_FINDERS, _checks.check_same_tree, fun, x0, options), options
+    )
 
 
 def fixed_point(
@@ -322,16 +288,24 @@ def fixed_point(
     0.739
     """
     solver = Anderson() if solver is None else solver
-    options = _Options(
+    options = Options(
         "fixed_point", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
     )
-    return _solve_vector(FIXED_POINT, _FIXED, _checks.check_same_tree, fun, x0, options)
+    return run(
+        pose_equations(
+            _kinds.FIXED_POINT, _kinds.FIXED_POINT_FINDERS, _checks.check_same_tree, fun, x0, options
+        ),
+        options,
+    )
 
 
 def least_squares(
     fun: Callable[[Tree], Tree],
     x0: Tree,
     *,
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
     solver: Any = None,
     adjoint: Any = None,
     tol: float | None = None,
@@ -341,17 +315,23 @@ def least_squares(
     progress: bool = False,
     raise_on_failure: bool = True,
 ) -> Solution:
-    """Minimize ½|fun(w)|² for a function that returns residuals.
+    """Minimize ½|fun(w)|², or a robust loss of the residuals that a function returns.
 
     Args:
         fun: from a tree like `x0` to any tree of residuals.
         x0: the start.
+        bounds: as in `minimize`; kept by `LevenbergMarquardt` alone.
+        loss: "linear" (squares), "soft_l1", "huber", "cauchy" or "arctan": ½ sum of f_scale² rho((r / f_scale)²),
+            entry by entry, with rho(z) = z, 2 (sqrt(1 + z) - 1), z up to 1 and 2 sqrt(z) - 1 beyond, log(1 + z),
+            arctan z. The two last have local minima.
+        f_scale: the size of a residual that begins to count as an outlier; the solution is differentiable in it.
         solver: `LevenbergMarquardt()` (the default), `GaussNewton()` or `Dogleg()`.
-        tol: converged when every entry of J'r is at most this in absolute value.
+        tol: converged when every entry of J'r (of the gradient; with bounds of w - clip(w - gradient)) is at
+            most this in absolute value.
         adjoint, max_steps, history, callback, progress, raise_on_failure: as in `minimize`.
 
     Returns:
-        A `Solution`; `.fun` is ½|r|².
+        A `Solution`; `.fun` is ½|r|², or the robust cost.
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
@@ -364,183 +344,16 @@ def least_squares(
     (2.0, -0.5)
     """
     solver = LevenbergMarquardt() if solver is None else solver
-    options = _Options(
-        "least_squares", solver, adjoint, tol, max_steps, history, callback, progress, raise_on_failure
+    options = Options(
+        "least_squares",
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        history,
+        callback,
+        progress,
+        raise_on_failure,
+        bounds,
     )
-    return _solve_vector(SQUARES, _SQUARES, _checks.check_residuals, fun, x0, options)
-
-
-def _prepare_minimization(fun: Any, x0: Any, options: _Options) -> tuple[_drive.Plan, _drive.Inputs]:
-    where, solver = options.where, options.solver
-    _checks.check_function(where, "fun", fun)
-    start = _checks.check_start(where, "x0", x0)
-    box = check_bounds(where, options.bounds, start)
-    if solver is None:
-        solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
-    solver = as_solver(where, solver, start)
-    _checks.check_solver(where, solver, Minimization, _MINIMIZERS, Minimization.kind)
-    if box is not None:
-        _checks.check_keeps_bounds(where, solver)
-        start = clip(start, box)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    _checks.check_scalar(where, "fun", shape)
-    options = dataclasses.replace(options, solver=solver)
-    return _plan(MINIMIZATION, program, captured, start, options, box)
-
-
-def _solve_vector(
-    kind: _drive.Kind, names: dict[str, str], check: Any, fun: Any, x0: Any, options: _Options
-) -> Solution:
-    where = options.where
-    _checks.check_function(where, "fun", fun)
-    start = _checks.check_start(where, "x0", x0)
-    _checks.check_solver(where, options.solver, kind.problem, names, kind.problem.kind)
-    program, captured, shape = _checks.trace_function(where, "fun", fun, start)
-    check(where, "fun", shape, start)
-    return _run(*_plan(kind, program, captured, start, options), options)
-
-
-def _plan(
-    kind: _drive.Kind,
-    program: Program,
-    captured: list[Any],
-    start: Tree,
-    options: _Options,
-    box: Box | None = None,
-) -> tuple[_drive.Plan, _drive.Inputs]:
-    where = options.where
-    adjoint = Implicit() if options.adjoint is None else options.adjoint
-    _checks.check_adjoint(where, adjoint)
-    arrays, rest = trees.split(options.solver)
-    watch = _checks.check_callback(where, options.callback) or ("numbers" if options.progress else "")
-    plan = _drive.Plan(
-        kind=kind,
-        program=program,
-        solver=rest,
-        adjoint=adjoint,
-        tol=_checks.check_tol(where, options.tol, trees.float_dtype(start)),
-        max_steps=_checks.check_max_steps(where, options.max_steps),
-        history=bool(options.history),
-        watch=watch,
-    )
-    try:
-        hash(plan)
-    except TypeError as error:
-        raise BadArgument(
-            where,
-            "solver",
-            got=options.solver,
-            want="hashable, so that what is compiled for it can be found again",
-            do="make it a frozen dataclass of numbers, strings and arrays",
-        ) from error
-    return plan, _drive.Inputs(captured, start, arrays, jnp.int32(0), box)
-
-
-def _run(plan: _drive.Plan, inputs: _drive.Inputs, options: _Options) -> Solution:
-    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    if options.solver is None:
-        inputs = _onward.share(plan, inputs)
-    answer = _answer(plan, inputs, options.callback, bar)
-    following = None
-    if options.solver is None:
-        following = _onward.following(plan, inputs, answer.x, answer.record)
-    if following is not None:
-        turns = int(answer.record.turns)
-        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
-        answer = _onward.joined(answer, second)
-    if bar is not None and not _traced(inputs):
-        bar.close()
-    return _deliver(plan, answer, options)
-
-
-def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
-    """Run a plan, with whoever watches it registered; `turns` were made before."""
-    solve = _drive.solution_map(plan)
-    if not plan.watch:
-        return solve(inputs)
-    report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
-    watcher = Watcher(report, callback, bar)
-    if _traced(inputs):  # the program outlives this call, so the registration must too
-        number = register(watcher)
-        return solve(inputs._replace(watcher=jnp.int32(number)))
-    with registered(watcher) as number:
-        answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
-    if watcher.error is not None:
-        if bar is not None:
-            bar.close()
-        raise watcher.error
-    return answer
-
-
-def _traced(tree: Tree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def _solution(plan: _drive.Plan, answer: Any) -> Solution:
-    record = answer.record
-    tol = jnp.asarray(plan.tol, answer.value.dtype)
-    stats = Stats(
-        steps=jnp.maximum(record.turns - 1, 0),
-        evaluations=record.turns,
-        accepted=jnp.maximum(record.accepted - 1, 0),
-        optimality=record.optimality,
-        tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
-    )
-    return Solution(answer.x, answer.value, record.code, stats, record.history)
-
-
-def _deliver(plan: _drive.Plan, answer: Any, options: _Options) -> Solution:
-    solution = _solution(plan, answer)
-    if isinstance(solution.code, jax.core.Tracer):
-        return solution
-    if solution.history is not None:
-        history = _onward.cut(solution.history, solution.stats.evaluations)
-        solution = dataclasses.replace(solution, history=history)
-    if options.raise_on_failure and not solution.success:
-        raise _failure(options.where, solution, plan)
-    return solution
-
-
-def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
-    stats = solution.stats
-    status = Status(int(solution.code))
-    value = jax.lax.stop_gradient(solution.fun)  # under a plain grad the value is traced, the status is not
-    shown = "traced" if isinstance(value, jax.core.Tracer) else f"{float(value):.6g}"
-    return SolveFailed(
-        f"{where}: {status.message}\n"
-        f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
-        f"value {shown}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
-        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
-        "See how-to/it-does-not-converge.",
-        solution,
-    )
-
-
-def _apply_policy(
-    where: str, plan: _drive.Plan, x: Tree, value: Any, record: Any, result: Tree, on_failure: str | None
-) -> Tree:
-    traced = isinstance(record.code, jax.core.Tracer)
-    policy = on_failure or ("nan" if traced else "raise")
-    if policy == "keep":
-        return result
-    bad = record.code != int(Status.CONVERGED)
-    if policy == "nan":
-        return jax.tree.map(lambda leaf: leaf * jnp.where(bad, jnp.nan, 1.0).astype(leaf.dtype), result)
-    if traced:
-        return _raise_at_run_time(where, result, bad)
-    if bool(bad):
-        answer = Answer(result if x is None else x, value, record)
-        raise _failure(where, _solution(plan, answer), plan)
-    return result
-
-
-def _raise_at_run_time(where: str, result: Tree, bad: jax.Array) -> Tree:
-    from nestor.errors import MissingExtra
-
-    try:
-        import equinox
-    except ImportError as error:
-        raise MissingExtra("equinox", "test", 'on_failure="raise" inside a trace') from error
-    return equinox.error_if(
-        result, bad, f"{where}: a solve inside a compiled function did not converge (on_failure='raise')."
-    )
+    return run(pose_squares(fun, x0, loss, f_scale, options), options)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from nestor import linear, trees
 from nestor.solvers import _trust
+from nestor.solvers._bounds import projected_gradient
+from nestor.solvers._box_trust import limits, step_in_a_box
 from nestor.solvers._contract import Minimization, Problem
 
 Tree = Any
@@ -36,6 +38,7 @@ class Newton:
 
     radius: float | None = None
     solves: ClassVar[type[Problem]] = Minimization
+    bounds: ClassVar[bool] = True
 
     def init(self, problem: Minimization, x: Tree) -> _trust.TrustState:
         """See `Solver.init`."""
@@ -47,6 +50,9 @@ class Newton:
         """See `Solver.step`."""
         value, grad, hessian = problem.value_grad_and_hessian(x)
         g, back = trees.ravel(grad)
+
+        if problem.box is not None:
+            return self._step_in_a_box(problem, x, state, value, grad, hessian)
 
         def propose(radius: jax.Array) -> _trust.Proposal:
             p, convex = _exact_step(hessian, g, radius)
@@ -61,6 +67,43 @@ class Newton:
             gradient=grad,
             propose=propose,
             first_radius=_first_radius(self.radius, x),
+        )
+
+    def _step_in_a_box(
+        self,
+        problem: Minimization,
+        x: Tree,
+        state: _trust.TrustState,
+        value: jax.Array,
+        grad: Tree,
+        hessian: jax.Array,
+    ) -> tuple[Tree, _trust.TrustState]:
+        flat, vector, back = problem.raveled(x)
+        assert flat.box is not None
+        g, room = trees.ravel(grad)[0], limits(vector, flat.box)
+
+        def propose(radius: jax.Array) -> _trust.Proposal:
+            def inner(free: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+                both = free[:, None] & free[None, :]
+                own = jnp.where(both, hessian, 0)
+                # The other entries stay: their slope is zero, and no eigenvalue of theirs is the least or largest.
+                middle = jnp.max(jnp.abs(jax.lax.stop_gradient(own)))
+                eye = jnp.diag(jnp.where(free, 0, jnp.where(middle > 0, middle, 1)))
+                return _exact_step(own + eye, slope, radius)
+
+            times = lambda rows: jnp.matmul(rows, hessian, precision="highest")  # noqa: E731
+            p, decrease, convex = step_in_a_box(g, room, radius, times, inner)
+            return _trust.Proposal(back(p), decrease, convex)
+
+        return _trust.step(
+            x,
+            state,
+            merit=value,
+            residual=projected_gradient(x, grad, problem.box),
+            gradient=grad,
+            propose=propose,
+            first_radius=_first_radius(self.radius, x),
+            box=problem.box,
         )
 
     def status(self, problem: Minimization, x: Tree, state: _trust.TrustState) -> jax.Array:
@@ -149,6 +192,7 @@ class NewtonCG:
     radius: float | None = None
     max_products: int | None = None
     solves: ClassVar[type[Problem]] = Minimization
+    bounds: ClassVar[bool] = True
 
     def init(self, problem: Minimization, x: Tree) -> _trust.TrustState:
         """See `Solver.init`."""
@@ -158,6 +202,8 @@ class NewtonCG:
         self, problem: Minimization, x: Tree, state: _trust.TrustState
     ) -> tuple[Tree, _trust.TrustState]:
         """See `Solver.step`."""
+        if problem.box is not None:
+            return self._step_in_a_box(problem, x, state)
         value, grad, product = problem.value_grad_and_hvp(x)
         limit = self.max_products or min(trees.size(x), 200)
         optimality = trees.max_norm(trees.stop_gradient(grad))
@@ -175,18 +221,58 @@ class NewtonCG:
             first_radius=_first_radius(self.radius, x),
         )
 
+    def _step_in_a_box(
+        self, problem: Minimization, x: Tree, state: _trust.TrustState
+    ) -> tuple[Tree, _trust.TrustState]:
+        flat, vector, back = problem.raveled(x)
+        assert flat.box is not None
+        value, g, product = flat.value_grad_and_hvp(vector)
+        residual = projected_gradient(vector, g, flat.box)
+        room = limits(vector, flat.box)
+        limit = self.max_products or min(vector.size, 200)
+        probe = trees.max_norm(jax.lax.stop_gradient(residual)) <= problem.tol
+
+        def propose(radius: jax.Array) -> _trust.Proposal:
+            def inner(free: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+                own = lambda v: jnp.where(free, product(jnp.where(free, v, 0)), v)  # noqa: E731
+                found = _steihaug(own, slope, radius, probe, limit, free)
+                return found.step, found.convex
+
+            p, decrease, convex = step_in_a_box(g, room, radius, jax.vmap(product), inner)
+            return _trust.Proposal(back(p), decrease, convex)
+
+        return _trust.step(
+            x,
+            state,
+            merit=value,
+            residual=residual,
+            gradient=back(g),
+            propose=propose,
+            first_radius=_first_radius(self.radius, x),
+            box=problem.box,
+        )
+
     def status(self, problem: Minimization, x: Tree, state: _trust.TrustState) -> jax.Array:
         """See `Solver.status`."""
         return _trust.status(problem, state)
 
 
 def _steihaug(
-    product: Callable[[Tree], Tree], grad: Tree, radius: jax.Array, probe: jax.Array, limit: int
+    product: Callable[[Tree], Tree],
+    grad: Tree,
+    radius: jax.Array,
+    probe: jax.Array,
+    limit: int,
+    free: jax.Array | None = None,
 ) -> _trust.Proposal:
-    """The truncated conjugate-gradient step; with `probe`, only a direction of negative curvature, if any."""
+    """The truncated conjugate-gradient step; with `probe`, only a direction of negative curvature, if any.
+
+    With `free`, in those entries of a vector alone; the gradient is zero in the others.
+    """
     g = trees.stop_gradient(grad)
     vector, back = trees.ravel(g)
     random = back(jax.random.normal(jax.random.key(0), vector.shape, vector.dtype))
+    random = random if free is None else jnp.where(free, random, 0)
     right = trees.select(probe, random, trees.negative(g))
     size = trees.norm(right)
     forcing = jnp.where(probe, 0.1, jnp.minimum(0.5, jnp.sqrt(size)))

@@ -17,6 +17,7 @@ from nestor import trees
 from nestor.adjoints import Answer
 from nestor.solution import History, Status
 from nestor.solvers import _drive
+from nestor.solvers._contract import Minimization
 from nestor.solvers._newton import Newton, NewtonCG
 
 Tree = Any
@@ -42,7 +43,7 @@ class Following(NamedTuple):
 
 def share(plan: _drive.Plan, inputs: _drive.Inputs) -> _drive.Inputs:
     """The inputs of a first solve that leaves half of the steps to Newton's method, where that one is dense."""
-    solver = _follower(inputs)
+    solver = _follower(plan, inputs)
     if plan.max_steps < _SHARED_FROM or not isinstance(solver, Newton) or _in_a_trace(inputs):
         return inputs
     return inputs._replace(onward=_drive.Onward(jnp.int32(plan.max_steps // 2 + 1), None))
@@ -57,7 +58,7 @@ def following(plan: _drive.Plan, inputs: _drive.Inputs, x: Tree, record: _drive.
     if isinstance(code, jax.core.Tracer) or jnp.ndim(code) > 0:
         return None
     left = plan.max_steps + 1 - int(record.turns)
-    solver = _follower(inputs)
+    solver = _follower(plan, inputs)
     if left < 2 or solver is None or not _may_be_mended(plan, inputs, record):
         return None
     arrays, rest = trees.split(solver)
@@ -73,8 +74,10 @@ def _may_be_mended(plan: _drive.Plan, inputs: _drive.Inputs, record: _drive.Reco
     return Status(int(record.code)) in _MENDED
 
 
-def _follower(inputs: _drive.Inputs) -> Newton | NewtonCG | None:
+def _follower(plan: _drive.Plan, inputs: _drive.Inputs) -> Newton | NewtonCG | None:
     """The method that goes on; None where it could not."""
+    if plan.kind.problem is not Minimization:
+        return None
     solver = Newton() if trees.size(inputs.x0) <= _DENSE_HESSIAN_UP_TO else NewtonCG()
     return solver if inputs.box is None or getattr(solver, "bounds", False) else None
 

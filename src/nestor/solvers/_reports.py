@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from nestor.solvers._contract import Point
+
 Tree = Any
 
 
@@ -35,7 +37,8 @@ class Report:
 
 def report(turn: Any, value: Any, optimality: Any, accepted: Any, x: Any) -> Report:
     """A report from the values of a compiled loop."""
-    return Report(int(turn), float(value), float(optimality), bool(accepted), x)
+    point = x.x if isinstance(x, Point) else x
+    return Report(int(turn), float(value), float(optimality), bool(accepted), point)
 
 
 def progress_bar(name: str, max_steps: int) -> Any:

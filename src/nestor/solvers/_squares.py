@@ -9,16 +9,19 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.solvers import _trust
+from nestor.solvers._bounds import Box, clip, held, projected_gradient
 from nestor.solvers._contract import LeastSquares, Problem
 
 Tree = Any
 
 
 class _Linearised(NamedTuple):
-    residual: jax.Array  # (m,)
-    jacobian: jax.Array  # (m, n)
+    residual: jax.Array  # (m,), scaled where the loss is robust
+    jacobian: jax.Array  # (m, n), its rows scaled likewise
     gradient: jax.Array  # (n,)  J'r
-    merit: jax.Array  # ½|r|²
+    merit: jax.Array  # ½|r|², or the robust cost
+    x: jax.Array  # (n,)
+    box: Box | None  # of vectors (n,)
     back: Any
 
 
@@ -36,8 +39,13 @@ def _linearise(problem: LeastSquares, x: Tree) -> _Linearised:
         return at
 
     residual, jacobian = problem.evaluate(transform, vector)
-    merit = jnp.vdot(residual, residual) / 2
-    return _Linearised(residual, jacobian, jacobian.T @ residual, merit, back)
+    if problem.loss is None:
+        merit, gradient = jnp.vdot(residual, residual) / 2, jacobian.T @ residual
+    else:
+        merit, pull, factor, residual = problem.loss.weighted(residual)
+        gradient, jacobian = jacobian.T @ pull, factor[:, None] * jacobian
+    box = None if problem.box is None else Box(*(trees.ravel(side)[0] for side in problem.box))
+    return _Linearised(residual, jacobian, gradient, merit, vector, box, back)
 
 
 def _solve_stacked(at: _Linearised, damping: jax.Array) -> jax.Array:
@@ -60,7 +68,44 @@ def _decrease(at: _Linearised, p: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(-(jnp.vdot(at.gradient, p) + jnp.vdot(change, change) / 2))
 
 
+def _inside(at: _Linearised, p: jax.Array, damping: jax.Array) -> jax.Array:
+    """The step p cut where it leaves the box, or one along the cut gradient where that gains more."""
+    if at.box is None:
+        return p
+    cut = clip(at.x + p, at.box) - at.x
+    columns = jnp.max(jnp.sum(at.jacobian**2, axis=0))
+    size = columns + damping
+    plain = clip(at.x - at.gradient / jnp.where(size > 0, size, 1), at.box) - at.x
+    change = at.jacobian @ plain
+    bend, slope = jnp.vdot(change, change), -jnp.vdot(at.gradient, plain)
+    plain = plain * jnp.where(bend > slope, slope / jnp.where(bend > 0, bend, 1), 1)
+    return jnp.where(_decrease(at, cut) >= 0.1 * _decrease(at, plain), cut, plain)
+
+
+def _free(at: _Linearised) -> _Linearised:
+    """The same without the columns of unknowns that are held at a bound."""
+    if at.box is None:
+        return at
+    on = held(*jax.lax.stop_gradient((at.x, at.gradient, at.box)))
+    return at._replace(jacobian=jnp.where(on[None, :], 0, at.jacobian))
+
+
+def _snap(x: Tree, box: Box | None) -> Tree:
+    """x in the box; entries that rounding keeps from a bound are put on it."""
+    if box is None:
+        return x
+
+    def entry(v: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+        near = 4 * float(jnp.finfo(v.dtype).eps)
+        below = v <= low + near * jnp.maximum(jnp.abs(low), jnp.abs(v))
+        above = v >= high - near * jnp.maximum(jnp.abs(high), jnp.abs(v))
+        return jnp.where(below, low, jnp.where(above, high, v))
+
+    return jax.tree.map(entry, x, *box)
+
+
 def _turn(
+    problem: LeastSquares,
     at: _Linearised,
     x: Tree,
     state: _trust.TrustState,
@@ -69,16 +114,17 @@ def _turn(
     radius_is_length: bool = True,
 ) -> tuple[Tree, _trust.TrustState]:
     gradient = at.back(at.gradient)
-    return _trust.step(
+    onward, after = _trust.step(
         x,
         state,
         merit=at.merit,
-        residual=gradient,
+        residual=projected_gradient(x, gradient, problem.box),
         gradient=gradient,
         propose=propose,
         first_radius=first_radius,
         radius_is_length=radius_is_length,
     )
+    return _snap(onward, problem.box), after
 
 
 @trees.record
@@ -111,7 +157,7 @@ class GaussNewton:
             p = _solve_stacked(at, jnp.zeros_like(at.merit))
             return _trust.Proposal(at.back(p), _decrease(at, p))
 
-        return _turn(at, x, state, propose, jnp.ones_like(at.merit))
+        return _turn(problem, at, x, state, propose, jnp.ones_like(at.merit))
 
     def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
         """See `Solver.status`."""
@@ -125,6 +171,7 @@ class LevenbergMarquardt:
     Args:
         damping: the first damping, relative to the largest column of J, squared.
 
+    With bounds, unknowns that are held at theirs stay out of the step, which is then cut where it leaves the box.
     Works for any rank and from far away; close to Gauss-Newton near a solution with small residuals. Cost a
     step: one Jacobian (n forward derivatives), 2 (m + n) n^2 operations, m n numbers.
     Source: Levenberg 1944; Marquardt 1963; Moré 1978 for the solution by QR.
@@ -137,6 +184,7 @@ class LevenbergMarquardt:
 
     damping: float = 1e-3
     solves: ClassVar[type[Problem]] = LeastSquares
+    bounds: ClassVar[bool] = True
 
     def init(self, problem: LeastSquares, x: Tree) -> _trust.TrustState:
         """See `Solver.init`."""
@@ -149,13 +197,14 @@ class LevenbergMarquardt:
         at = _linearise(problem, x)
         columns = jnp.max(jnp.sum(jax.lax.stop_gradient(at.jacobian) ** 2, axis=0))
         columns = jnp.where(columns > 0, columns, 1)
+        free = _free(at)
 
         def propose(radius: jax.Array) -> _trust.Proposal:
-            p = _solve_stacked(at, 1 / radius)
+            p = _inside(at, _solve_stacked(free, 1 / radius), 1 / radius)
             return _trust.Proposal(at.back(p), _decrease(at, p))
 
         # The "radius" of the shared turn is 1 / damping here, grown and shrunk by the same verdicts.
-        return _turn(at, x, state, propose, 1 / (self.damping * columns), radius_is_length=False)
+        return _turn(problem, at, x, state, propose, 1 / (self.damping * columns), radius_is_length=False)
 
     def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
         """See `Solver.status`."""
@@ -197,7 +246,7 @@ class Dogleg:
             p = _dogleg(at, radius)
             return _trust.Proposal(at.back(p), _decrease(at, p))
 
-        return _turn(at, x, state, propose, first)
+        return _turn(problem, at, x, state, propose, first)
 
     def status(self, problem: LeastSquares, x: Tree, state: _trust.TrustState) -> jax.Array:
         """See `Solver.status`."""

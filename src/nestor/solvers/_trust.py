@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.solution import Status
 from nestor.solvers import _progress
+from nestor.solvers._bounds import Box, clip
 from nestor.solvers._contract import (
     Info,
     Problem,
@@ -96,6 +97,7 @@ def step(
     gradient: Tree | None = None,
     value: jax.Array | None = None,
     radius_is_length: bool = True,
+    box: Box | None = None,
 ) -> tuple[Tree, TrustState]:
     """Judge the trial x by its merit and propose the next.
 
@@ -109,6 +111,7 @@ def step(
         gradient: of the merit at x. Where a change of the merit drowns in rounding, slopes then decide.
         radius_is_length: whether the radius bounds the step's length, or is only monotone in it (a damping).
         value: what is reported as the objective; the merit if None.
+        box: bounds that proposals keep; the trial is cut back to them, against rounding.
     """
     info = info_at(merit if value is None else value, residual)
     eps = float(jnp.finfo(merit.dtype).eps)
@@ -163,7 +166,7 @@ def step(
         failure=jnp.where(state.final, state.failure, failure),
         progress=progress,
     )
-    return trees.add(base, next_step), new_state
+    return clip(trees.add(base, next_step), box), new_state
 
 
 def _next_radius(

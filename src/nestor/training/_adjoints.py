@@ -14,7 +14,6 @@ from nestor import trees
 from nestor.adjoints import Checkpoint, Implicit, Reversible, check_adjoint
 from nestor.errors import BadArgument
 from nestor.loops import Rule
-from nestor.settings import shown
 from nestor.training._run import Inputs, Plan
 
 STORED = 256e6  # bytes of stored states that `adjoint=None` allows itself
@@ -24,14 +23,6 @@ def choose(plan: Plan, inputs: Inputs, adjoint: Any) -> Any:
     """The adjoint of a run: the one asked for, checked against the run, or by the documented rule."""
     if adjoint is None:
         adjoint = _by_size(plan, inputs)
-    if not hasattr(adjoint, "attach") or isinstance(adjoint, type):
-        raise BadArgument(
-            "train",
-            "adjoint",
-            got=shown(adjoint),
-            want="an adjoint, or None",
-            do="write adjoint=nestor.Unroll(), Checkpoint(), Reversible() or another of nestor.adjoints",
-        )
     check_adjoint("train", adjoint)
     if isinstance(adjoint, Implicit) and plan.batches.function is not None:
         raise BadArgument(

@@ -17,6 +17,7 @@ import numpy as np
 from nestor import trees
 from nestor.errors import BadArgument
 from nestor.programs import Program, is_transformation, shape_text, signature_that_refuses, trace_function
+from nestor.settings import as_optional_count
 from nestor.training._batches import Batches
 from nestor.training._optimizers import Optimizer
 from nestor.training._run import Inputs, Plan
@@ -67,7 +68,8 @@ def prepare(
         )
     trained, whole = trained_part(where, params)
     rows, source, captured_data, example = prepare_data(where, "data", data)
-    batches = _batches(where, settings, rows, source)
+    size = as_optional_count(where, "batch_size", settings.batch_size)
+    batches = prepare_batches(where, size, settings.shuffle, rows, source)
     steps = _steps(where, settings, batches)
     key = random_key(where, settings.key)
     batch = batches.draw(captured_data, key, jnp.int32(0)) if rows else example
@@ -78,7 +80,7 @@ def prepare(
     reversible = isinstance(optimizer, Optimizer) and not any(
         isinstance(part, Tuned) for part in optimizer.schedules.values()
     )
-    every = _count(where, "validate_every", settings.validate_every)
+    every = as_optional_count(where, "validate_every", settings.validate_every)
     plan = Plan(
         loss=program,
         optimizer=rest,
@@ -89,8 +91,8 @@ def prepare(
         clip=settings.clip is not None,
         validation=validation,
         every=every or max(batches.per_epoch if rows else 1, math.ceil(steps / 100)),
-        patience=_needs_validation(where, "patience", settings.patience, settings.validation),
-        stagnation=_count(where, "stagnation", settings.stagnation),
+        patience=needs_validation(where, "patience", settings.patience, settings.validation),
+        stagnation=as_optional_count(where, "stagnation", settings.stagnation),
         reports=_reports(where, settings, steps),
     )
     inputs = Inputs(
@@ -99,7 +101,7 @@ def prepare(
         captured_data,
         key,
         arrays,
-        _clip(where, settings.clip, trained),
+        prepare_clip(where, settings.clip, trained),
         validation_captured,
         jnp.int32(0),
     )
@@ -192,8 +194,16 @@ def prepare_data(where: str, name: str, data: Any) -> tuple[int, Program | None,
     return rows.pop(), None, arrays, arrays
 
 
-def _batches(where: str, settings: Settings, rows: int, source: Program | None) -> Batches:
-    size = _count(where, "batch_size", settings.batch_size)
+def prepare_batches(
+    where: str, size: int | None, shuffle: bool, rows: int, source: Program | None
+) -> Batches:
+    """The batches of data with so many rows, or of data that is a function.
+
+    Args:
+        where: the public function, for messages.
+        size, shuffle: as they were passed; a size is a count, or None for all rows.
+        rows, source: what `prepare_data` found.
+    """
     if size is not None and not rows:
         raise BadArgument(
             where,
@@ -210,11 +220,14 @@ def _batches(where: str, settings: Settings, rows: int, source: Program | None) 
             want=f"at most the number of examples, {rows}",
             do=f"pass {rows} or None",
         )
-    return Batches(rows, size or rows, bool(settings.shuffle), source)
+    return Batches(rows, size or rows, bool(shuffle), source)
 
 
 def _steps(where: str, settings: Settings, batches: Batches) -> int:
-    steps, epochs = _count(where, "steps", settings.steps), _count(where, "epochs", settings.epochs)
+    steps, epochs = (
+        as_optional_count(where, "steps", settings.steps),
+        as_optional_count(where, "epochs", settings.epochs),
+    )
     if (steps is None) == (epochs is None):
         raise BadArgument(
             where,
@@ -230,14 +243,9 @@ def _steps(where: str, settings: Settings, batches: Batches) -> int:
     return steps if steps is not None else epochs * batches.per_epoch  # type: ignore[operator]
 
 
-def _count(where: str, name: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
-        return None if value is None else int(value)
-    raise BadArgument(where, name, got=value, want="a Python integer >= 1, or None", do=f"write {name}=100")
-
-
-def _needs_validation(where: str, name: str, value: Any, validation: Any) -> int | None:
-    value = _count(where, name, value)
+def needs_validation(where: str, name: str, value: Any, validation: Any) -> int | None:
+    """A number of validations, or None; none where nothing validates."""
+    value = as_optional_count(where, name, value)
     if value is not None and validation is None:
         raise BadArgument(
             where, name, got=value, want="None where nothing validates", do="pass validation=... as well"
@@ -271,13 +279,14 @@ def _loss_program(
 
     called.__name__ = getattr(loss, "__name__", "loss")
     takes = "(params, batch, key)" if stochastic else "(params, batch)"
-    _check_arity(where, "loss", loss, 3 if stochastic else 2, takes)
+    check_arity(where, "loss", loss, 3 if stochastic else 2, takes)
     program, captured, shape = trace_function(where, "loss", called, trained, batch, key, takes=takes)
-    _check_scalar(where, "loss", shape)
+    check_scalar(where, "loss", shape)
     return program, captured
 
 
-def _check_arity(where: str, name: str, loss: Any, count: int, takes: str, do: str = _ARITY) -> None:
+def check_arity(where: str, name: str, loss: Any, count: int, takes: str, do: str = _ARITY) -> None:
+    """Whether a function can be called with that many arguments, which `takes` says in words."""
     signature = signature_that_refuses(loss, count)
     if signature is not None:
         raise BadArgument(
@@ -289,14 +298,15 @@ def _check_arity(where: str, name: str, loss: Any, count: int, takes: str, do: s
         )
 
 
-def _check_scalar(where: str, name: str, shape: Any) -> None:
+def check_scalar(where: str, name: str, shape: Any, *, floating: bool = True) -> None:
+    """Whether a function returns one number, a floating-point one if it must be."""
     one = isinstance(shape, jax.ShapeDtypeStruct) and shape.shape == ()
-    if not (one and jnp.issubdtype(shape.dtype, jnp.floating)):
+    if not (one and (not floating or jnp.issubdtype(shape.dtype, jnp.floating))):
         raise BadArgument(
             where,
             name,
             got=f"a function that returns {shape_text(shape)}",
-            want="a function that returns one floating-point number",
+            want=f"a function that returns a scalar, one {'floating-point ' if floating else ''}number",
             do="reduce it, for example with jnp.mean(...)",
         )
 
@@ -308,7 +318,7 @@ def _validation(
     if validation is None:
         return None, []
     if callable(validation):
-        _check_arity(where, "validation", validation, 1, "the params alone", "close over the rest")
+        check_arity(where, "validation", validation, 1, "the params alone", "close over the rest")
         program, captured, shape = trace_function(
             where,
             "validation",
@@ -322,7 +332,7 @@ def _validation(
         program, captured, shape = trace_function(
             where, "validation", lambda trained: loss(whole(trained), arrays, *extra), trained
         )
-    _check_scalar(where, "validation", shape)
+    check_scalar(where, "validation", shape)
     return program, captured
 
 
@@ -365,22 +375,28 @@ def _check_groups(where: str, optimizer: Any, params: Tree) -> None:
     jax.eval_shape(lambda p: begin_optimizer(optimizer, p), params)
 
 
-def _clip(where: str, clip: Any, trained: Tree) -> jax.Array:
-    dtype = trees.float_dtype(trained)
+def prepare_clip(where: str, clip: Any, params: Tree) -> jax.Array:
+    """The largest norm of a gradient as an array of the parameters' dtype; infinite for None."""
+    dtype = trees.float_dtype(params)
     if clip is None:
         return jnp.full((), jnp.inf, dtype)
-    good = isinstance(clip, jax.Array) or (isinstance(clip, (int, float, np.number)) and clip > 0)
-    if not good or jnp.shape(clip) != ():
+    array = isinstance(clip, (jax.Array, np.ndarray)) and clip.ndim == 0
+    if not (array or (isinstance(clip, (int, float, np.number)) and clip > 0)):
         raise BadArgument(where, "clip", got=clip, want="a number > 0, or None", do="write clip=1.0")
     return jnp.asarray(clip).astype(dtype)
 
 
 def _reports(where: str, settings: Settings, steps: int) -> int:
-    every = _count(where, "report_every", settings.report_every)
-    if settings.callback is not None and not callable(settings.callback):
-        raise BadArgument(
-            where, "callback", got=settings.callback, want="a function of one report", do="pass a function"
-        )
+    every = as_optional_count(where, "report_every", settings.report_every)
+    check_callback(where, settings.callback)
     if settings.callback is None and not settings.progress:
         return 0
     return every or max(1, steps // 100)
+
+
+def check_callback(where: str, callback: Any) -> None:
+    """Whether a callback can be called, if there is one."""
+    if callback is not None and not callable(callback):
+        raise BadArgument(
+            where, "callback", got=callback, want="a function of one report", do="pass a function"
+        )

@@ -20,6 +20,7 @@ from nestor.solution import Status
 from nestor.training import _checks, _resume
 from nestor.training._adjoints import choose
 from nestor.training._cost import RunCost, run_cost
+from nestor.training._outcome import Bar, Outcome
 from nestor.training._probe import current_probe
 from nestor.training._run import Measured, Plan, Record, run_map
 
@@ -55,7 +56,7 @@ class RunHistory:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Training(Outcome):
     """The outcome of a training run; differentiable in everything the run depended on.
 
     Attributes:
@@ -84,16 +85,6 @@ class Training:
     code: Any
     state: Any
     cost: RunCost
-
-    @property
-    def status(self) -> Status:
-        """Why the run ended; outside a trace only."""
-        return Status(int(self.code))
-
-    @property
-    def success(self) -> bool:
-        """Whether the run ended as it was told to: all steps made, or stopped early by its own rule."""
-        return self.status.success
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,11 +229,7 @@ def train(
 def _watcher(plan: Plan, settings: Any) -> tuple[Watcher | None, Callable[[], None]]:
     if not plan.reports:
         return None, lambda: None
-    bar = None
-    if settings.progress:
-        from tqdm import tqdm
-
-        bar = tqdm(total=plan.steps, desc="train", unit="step", mininterval=0.1)
+    bar = Bar(plan.steps, "train") if settings.progress else None
 
     def report(t: Any, loss: Any, norm: Any, best: Any) -> StepReport:
         return StepReport(int(t), plan.steps, float(loss), float(norm), float(best))
@@ -254,8 +241,7 @@ def _watcher(plan: Plan, settings: Any) -> tuple[Watcher | None, Callable[[], No
             if np.isinf(report.best_validation_loss)
             else f" best validation={report.best_validation_loss:.4g}"
         )
-        bar.set_postfix_str(f"loss={report.loss:.4g}{best}", refresh=False)
-        bar.update(report.step + 1 - bar.n)
+        bar.show(report.step + 1, f"loss={report.loss:.4g}{best}")
 
     watcher = Watcher(report, settings.callback, show if bar is not None else None)
     return watcher, bar.close if bar is not None else lambda: None

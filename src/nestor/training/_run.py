@@ -151,6 +151,12 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     return loop, run.read, Condition(run.residual, run.value, symmetric=True, positive=True)
 
 
+def clipped(gradient: Tree, longest: jax.Array) -> Tree:
+    """A gradient, scaled down to that norm if it is longer."""
+    norm = trees.norm(gradient)
+    return trees.scale(jnp.where(norm > longest, longest / norm, jnp.ones_like(norm)), gradient)
+
+
 class _Run:
     """The functions of a run; each takes the inputs, none remembers anything."""
 
@@ -170,8 +176,7 @@ class _Run:
         noise = jax.random.fold_in(inputs.key, t)
         loss, grads = jax.value_and_grad(lambda p: plan.loss(inputs.captured, p, batch, noise))(params)
         if plan.clip:
-            norm = trees.norm(grads)
-            grads = trees.scale(jnp.where(norm > inputs.clip, inputs.clip / norm, jnp.ones_like(norm)), grads)
+            grads = clipped(grads, inputs.clip)
         return loss, grads
 
     def start(self, inputs: Inputs) -> Carry:

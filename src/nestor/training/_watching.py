@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from nestor.programs import Program, show
 from nestor.solution import Status
 
 Tree = Any
+Kept = TypeVar("Kept", bound=Any)
 
 RUNNING = int(Status.RUNNING)
 
@@ -110,21 +111,36 @@ class Watching(NamedTuple):
         value = jax.lax.cond(
             due, lambda: jax.lax.stop_gradient(self.validate(inputs, constant)), lambda: nothing
         )
-        better = due & (value < watch.best_value)
-        watch = watch._replace(
-            best=trees.select(better, params, watch.best),
-            best_value=jnp.where(better, value, watch.best_value),
-            best_t=jnp.where(better, t + 1, watch.best_t),
-            waited=jnp.where(better, 0, watch.waited + due.astype(jnp.int32)),
-        )
+        better, watch = with_best(watch, due, value, params)
+        watch = watch._replace(best_t=jnp.where(better, t + 1, watch.best_t))
         if self.patience is not None:
             watch = _ended(watch, watch.waited >= self.patience, Status.OVERFITTED)
         return watch, value
 
 
+def with_status(code: jax.Array, when: jax.Array, status: Status) -> jax.Array:
+    """The code of a run that ends now for that reason, if it had not ended."""
+    return jnp.where(when & (code == RUNNING), jnp.int32(int(status)), code)
+
+
+def with_best(kept: Kept, due: jax.Array, value: jax.Array, params: Tree) -> tuple[jax.Array, Kept]:
+    """Whether a validation, if one was due, is the lowest so far, and what is kept after it.
+
+    Args:
+        kept: a named tuple with the fields `best`, `best_value` and `waited` of `Watch`.
+        due: whether there was a validation.
+        value, params: its loss, and of which parameters.
+    """
+    better = due & (value < kept.best_value)
+    return better, kept._replace(
+        best=trees.select(better, params, kept.best),
+        best_value=jnp.where(better, value, kept.best_value),
+        waited=jnp.where(better, 0, kept.waited + due.astype(jnp.int32)),
+    )
+
+
 def _ended(watch: Watch, when: jax.Array, status: Status) -> Watch:
-    ends = when & (watch.code == RUNNING)
-    return watch._replace(code=jnp.where(ends, jnp.int32(int(status)), watch.code))
+    return watch._replace(code=with_status(watch.code, when, status))
 
 
 def out_of_range(watch: Watch, when: jax.Array) -> Watch:

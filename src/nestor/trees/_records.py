@@ -42,8 +42,17 @@ def split(tree: Tree) -> tuple[list[Any], Hashable]:
     is_array = [isinstance(leaf, (jax.Array, np.ndarray, np.generic)) for leaf in leaves]
     arrays = [leaf for leaf, yes in zip(leaves, is_array, strict=True) if yes]
     rest = tuple(_HOLE if yes else leaf for leaf, yes in zip(leaves, is_array, strict=True))
-    kinds = tuple(type(leaf) for leaf in rest)
+    kinds = (*_node_types(structure), *(type(leaf) for leaf in rest))
     return arrays, (structure, rest, kinds)
+
+
+def _node_types(structure: Any) -> list[Any]:
+    """The classes of the nodes: two structures of different dataclasses compare equal in JAX (seen in 0.10.2)."""
+    data = structure.node_data()
+    found = [] if data is None else [data[0]]
+    for child in structure.children():
+        found += _node_types(child)
+    return found
 
 
 def join(arrays: list[Any], rest: Hashable) -> Tree:

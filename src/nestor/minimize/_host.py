@@ -1,0 +1,225 @@
+"""A solve on the host: what was asked for is checked, run, and said in a `Solution`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nestor.errors import BadArgument, SolveFailed
+from nestor.minimize._box import HostBox, check_bounds
+from nestor.minimize._constraints import Constraints
+from nestor.minimize._journal import Journal
+from nestor.minimize._layout import Layout
+from nestor.minimize._methods import Method, cannot, check_options, method_called
+from nestor.minimize._objective import Objective
+from nestor.minimize._progress import ProgressBar
+from nestor.minimize._runs import End, run
+from nestor.minimize._watch import Budget, Watch
+from nestor.solution import History, Solution, Stats, Status
+
+Vector = np.ndarray
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What `nestor.minimize` was asked for on the host, not yet checked.
+
+    Attributes:
+        fun, ..., options: its arguments.
+        on_step: called with the tree after every iteration of the solver.
+    """
+
+    where: str
+    fun: Any
+    x0: Tree
+    args: tuple[Any, ...]
+    method: Any
+    jac: Any
+    hess: Any
+    hessp: Any
+    bounds: Any
+    constraints: Any
+    tol: float | None
+    budget: Budget
+    history: bool
+    callback: Any
+    progress: bool
+    checkpoint: Any
+    raise_on_failure: bool
+    options: Any
+    on_step: Callable[[Any], Any] | None = None
+
+
+class _Ready(NamedTuple):
+    """A checked request."""
+
+    layout: Layout
+    method: Method
+    options: dict[str, Any]
+    watch: Watch
+    tol: float
+    start: Vector
+    second: bool  # whether SciPy is given second derivatives
+
+
+def solve(request: Request, layout: Layout) -> Solution:
+    """Run the solve, judge where it ended, and say so."""
+    ready = _prepare(request, layout)
+    watch = ready.watch
+    try:
+        end = run(watch, ready.method, ready.options, ready.start, ready.tol, request.tol, ready.second)
+    finally:
+        watch.journal.close()
+        if watch.bar is not None:
+            watch.bar.close()
+    solution = _solution(ready, end)
+    if request.raise_on_failure and not solution.success and end.status != Status.INTERRUPTED:
+        raise _failure(request.where, solution, ready)
+    return solution
+
+
+# --- what was asked for ------------------------------------------------------------------------------
+
+
+def _prepare(request: Request, layout: Layout) -> _Ready:
+    where = request.where
+    box = check_bounds(where, request.bounds, layout)
+    start = box.clip(layout.rounded(layout.vector(layout.matched("x0", request.x0))))
+    constrained = _any(request.constraints)
+    method = method_called(where, request.method, bounds=box.given, constraints=constrained, size=layout.size)
+    options = check_options(where, method, request.options)
+    _check_derivatives(request, layout, method)
+    objective = Objective(where, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
+    objective.box = box
+    constraints = Constraints(where, layout, request.constraints, start, box) if constrained else None
+    tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
+    if "maxiter" in options and method.name != "COBYLA":
+        budget = budget._replace(steps=_fewer(budget.steps, options.pop("maxiter")))
+    for name in ("maxfun", "maxfev", "maxiter"):
+        if name in options:
+            budget = budget._replace(evaluations=_fewer(budget.evaluations, options.pop(name)))
+    sign = (
+        b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
+    )
+    watch = Watch(
+        objective,
+        box,
+        constraints,
+        gradient=method.gradient,
+        budget=budget,
+        journal=Journal(where, request.checkpoint, sign),
+        slack=tol,
+        history=request.history,
+        callback=request.callback,
+        bar=ProgressBar(where, budget.evaluations) if request.progress else None,
+        on_step=request.on_step,
+    )
+    second = request.hess is not None or request.hessp is not None or layout.framework.differentiates
+    return _Ready(layout, method, options, watch, tol, start, method.second or (method.matrix and second))
+
+
+def _any(constraints: Any) -> bool:
+    return constraints is not None and not (isinstance(constraints, (list, tuple)) and not constraints)
+
+
+def _fewer(given: int | None, option: Any) -> int:
+    return int(option) if given is None else min(given, int(option))
+
+
+def _check_derivatives(request: Request, layout: Layout, method: Method) -> None:
+    """A derivative that is given is used, and one that is needed is there."""
+    where = request.where
+    if callable(request.jac) and not method.gradient:
+        raise cannot(where, method, "jac")
+    for name, given in (("hess", request.hess), ("hessp", request.hessp)):
+        able = method.matrix if name == "hess" else method.product or method.second
+        if given is not None and not able:
+            raise cannot(where, method, name)
+    known = layout.framework.differentiates or request.jac not in (None, False, "2-point", "3-point")
+    if method.second and not known and request.hess is None and request.hessp is None:
+        known = isinstance(request.fun(request.x0, *request.args), (tuple, list))  # (value, gradient)
+    if method.second and not known:
+        raise BadArgument(
+            where,
+            "method",
+            got=f"{method.name}, which wants second derivatives, and NumPy has none",
+            want="one that does with values, or jac= or hess= beside it",
+            do='pass jac=, or let fun return (value, gradient), or write method="BFGS"',
+        )
+
+
+def _tolerance(
+    tol: float | None, options: dict[str, Any], layout: Layout, objective: Objective, method: Method
+) -> float:
+    """The tolerance of the verdict; see `nestor.minimize`."""
+    if tol is not None:
+        return tol
+    rough = 1e-4 if not (method.gradient and objective.exact) else 1e-5
+    return max(rough, 3 * layout.eps**0.5, float(options.get("gtol", 0.0)))
+
+
+def _signature(
+    method: Method,
+    options: dict[str, Any],
+    request: Request,
+    layout: Layout,
+    start: Vector,
+    box: HostBox,
+    tol: float,
+) -> bytes:
+    """All that decides which points a solve visits, but for the user's functions."""
+    shapes = [
+        (path, spec.shape, str(spec.dtype)) for path, spec in zip(layout.paths, layout.specs, strict=True)
+    ]
+    facts = (
+        method.name,
+        sorted(options),
+        layout.framework.name,
+        shapes,
+        tol,
+        request.tol,
+        _any(request.constraints),
+    )
+    digest = hashlib.sha256(repr(facts).encode())
+    for name in sorted(options):
+        digest.update(repr(options[name]).encode())
+    for vector in (start, box.lower, box.upper):
+        digest.update(vector.tobytes())
+    return digest.digest()
+
+
+# --- what came out -----------------------------------------------------------------------------------
+
+
+def _solution(ready: _Ready, end: End) -> Solution:
+    layout, watch, at, verdict = ready.layout, ready.watch, end.at, end.verdict
+    history = None
+    if watch.rows is not None:
+        history = History(*(np.array(column) for column in zip(*watch.rows, strict=True)))
+    stats = Stats(
+        steps=np.int64(watch.steps),
+        evaluations=np.int64(watch.objective.calls),
+        accepted=np.int64(watch.improved),
+        optimality=np.float64(at.optimality if verdict is None else verdict.optimality),
+        tol=np.float64(end.target),
+    )
+    kkt = None if verdict is None else verdict.kkt
+    return Solution(layout.answer(at.x), np.float64(at.value), np.int32(int(end.status)), stats, history, kkt)
+
+
+def _failure(where: str, solution: Solution, ready: _Ready) -> SolveFailed:
+    stats, kkt = solution.stats, solution.kkt
+    feasibility = "" if not kkt or not kkt.constraints else f", violation {kkt.feasibility:.3g}"
+    return SolveFailed(
+        f"{where}: {solution.status.message}\n"
+        f"Status {solution.status.name} after {stats.evaluations} evaluations by {ready.method.name}; best value "
+        f"{solution.fun:.6g}, optimality {stats.optimality:.3g} against {stats.tol:.3g}{feasibility}. "
+        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
+        "See how-to/it-does-not-converge.",
+        solution,
+    )

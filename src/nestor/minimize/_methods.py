@@ -1,0 +1,223 @@
+"""SciPy's methods: what each wants, what each can honour, and how it is told to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from nestor.errors import BadArgument
+from nestor.settings import nearest, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of `scipy.optimize.minimize`.
+
+    Attributes:
+        name: SciPy's.
+        gradient: whether it uses one.
+        matrix, product: whether it can use a Hessian, and products with one.
+        second: whether it needs one of them.
+        bounds, constraints: whether it honours any.
+        options: the names that it knows.
+        limits: those that bound its work, set so that only the user's budgets end a run.
+        tight: what makes it go on, given the gradient that is wanted.
+    """
+
+    name: str
+    gradient: bool = True
+    matrix: bool = False
+    product: bool = False
+    second: bool = False
+    bounds: bool = False
+    constraints: bool = False
+    options: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = (("maxiter", 15000),)
+    tight: tuple[tuple[str, float | None], ...] = (("gtol", None),)  # None: the gradient that is wanted
+
+    def tightened(self, target: float) -> dict[str, float]:
+        """The options of a second run, from the best point of the first."""
+        return {name: target if value is None else value for name, value in self.tight}
+
+
+_TRUST = ("initial_trust_radius", "max_trust_radius", "eta", "gtol", "maxiter", "disp")
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "Nelder-Mead",
+            gradient=False,
+            bounds=True,
+            options=(
+                *("maxiter", "maxfev", "disp", "initial_simplex"),
+                *("xatol", "fatol", "adaptive"),
+            ),
+            limits=(("maxiter", 10**6), ("maxfev", 10**7)),
+            tight=(("xatol", 1e-10), ("fatol", 1e-15)),
+        ),
+        Method(
+            "Powell",
+            gradient=False,
+            bounds=True,
+            options=("xtol", "ftol", "maxiter", "maxfev", "disp", "direc"),
+            limits=(("maxiter", 10**5), ("maxfev", 10**7)),
+            tight=(("xtol", 1e-10), ("ftol", 1e-15)),
+        ),
+        Method("CG", options=("gtol", "norm", "maxiter", "disp", "c1", "c2")),
+        Method(
+            "BFGS",
+            options=(
+                *("gtol", "norm", "maxiter", "disp"),
+                *("xrtol", "c1", "c2", "hess_inv0"),
+            ),
+        ),
+        Method(
+            "Newton-CG",
+            matrix=True,
+            product=True,
+            second=True,
+            options=("xtol", "maxiter", "disp", "c1", "c2"),
+            tight=(("xtol", 1e-13),),
+        ),
+        Method(
+            "L-BFGS-B",
+            bounds=True,
+            options=(
+                *("maxcor", "ftol", "gtol", "maxfun", "maxiter", "maxls"),
+                *("disp", "iprint"),
+            ),
+            limits=(("maxiter", 15000), ("maxfun", 10**7)),
+            tight=(("gtol", None), ("ftol", 0.0)),
+        ),
+        Method(
+            "TNC",
+            bounds=True,
+            options=(
+                *("scale", "offset", "mesg_num", "maxCGit", "eta", "stepmx", "accuracy", "minfev", "ftol"),
+                *("xtol", "gtol", "rescale", "disp", "maxfun"),
+            ),
+            limits=(("maxfun", 10**6),),
+            tight=(("gtol", 0.0), ("ftol", 0.0), ("xtol", 0.0)),
+        ),
+        Method(
+            "COBYLA",
+            gradient=False,
+            bounds=True,
+            constraints=True,
+            options=("rhobeg", "tol", "maxiter", "disp", "catol", "f_target"),
+            limits=(("maxiter", 3000),),
+            tight=(("tol", 1e-8),),
+        ),
+        Method(
+            "COBYQA",
+            gradient=False,
+            bounds=True,
+            constraints=True,
+            options=(
+                *("disp", "maxfev", "maxiter", "f_target", "feasibility_tol"),
+                *("initial_tr_radius", "final_tr_radius", "scale"),
+            ),
+            limits=(("maxiter", 3000), ("maxfev", 3000)),
+            tight=(("final_tr_radius", 1e-9),),
+        ),
+        Method(
+            "SLSQP",
+            bounds=True,
+            constraints=True,
+            options=("maxiter", "ftol", "iprint", "disp"),
+            limits=(("maxiter", 300),),
+            tight=(("ftol", 1e-14),),
+        ),
+        Method(
+            "trust-constr",
+            matrix=True,
+            product=True,
+            bounds=True,
+            constraints=True,
+            options=(
+                *(
+                    "xtol",
+                    "gtol",
+                    "barrier_tol",
+                    "sparse_jacobian",
+                    "maxiter",
+                    "verbose",
+                    "initial_constr_penalty",
+                ),
+                *("initial_tr_radius", "initial_barrier_parameter", "initial_barrier_tolerance"),
+                *("factorization_method", "disp"),
+            ),
+            limits=(("maxiter", 3000),),
+            tight=(("gtol", None), ("xtol", 1e-14), ("barrier_tol", 1e-10)),
+        ),
+        Method("dogleg", matrix=True, second=True, options=_TRUST),
+        Method("trust-ncg", matrix=True, product=True, second=True, options=_TRUST),
+        Method("trust-exact", matrix=True, second=True, options=(*_TRUST, "subproblem_maxiter")),
+        Method("trust-krylov", matrix=True, product=True, second=True, options=(*_TRUST, "inexact")),
+    )
+}
+
+
+def method_called(where: str, name: Any, *, bounds: bool, constraints: bool, size: int) -> Method:
+    """The method of that name, in any case; the default where none is named.
+
+    Raises:
+        BadArgument: no such method; one that cannot honour what was given.
+    """
+    if name is None:
+        default = "BFGS" if size <= 100 else "L-BFGS-B"
+        name = "SLSQP" if constraints else "L-BFGS-B" if bounds else default
+    plain = {known.lower(): known for known in METHODS}
+    if not isinstance(name, str) or name.lower() not in plain:
+        near = nearest(name, METHODS)
+        raise BadArgument(
+            where,
+            "method",
+            got=shown(name),
+            want=f"one of SciPy's, {', '.join(METHODS)}, or a solver object of Nestor's",
+            do=f'write method="{near}"' if near else 'write method="L-BFGS-B", or method=nestor.LBFGS()',
+        )
+    method = METHODS[plain[name.lower()]]
+    for what, given in (("bounds", bounds), ("constraints", constraints)):
+        if given and not getattr(method, what):
+            raise cannot(where, method, what)
+    return method
+
+
+def cannot(where: str, method: Method, what: str) -> BadArgument:
+    """The refusal of what a method cannot honour, with those that can."""
+    field = {"jac": "gradient", "hess": "matrix", "hessp": "product"}.get(what, what)
+    able = [name for name, other in METHODS.items() if getattr(other, field)]
+    return BadArgument(
+        where,
+        what,
+        got=f"given for {method.name}, which cannot honour it",
+        want="left out, or given to a method that can",
+        do=f"pass one of the methods {', '.join(able)}",
+    )
+
+
+def check_options(where: str, method: Method, options: Any) -> dict[str, Any]:
+    """The options of a method, a new dictionary.
+
+    Raises:
+        BadArgument: one that the method does not know.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise BadArgument(
+            where, "options", got=shown(options), want="a dictionary", do='write options={"maxiter": 100}'
+        )
+    for name in options:
+        if name not in method.options:
+            near = nearest(name, method.options)
+            raise BadArgument(
+                where,
+                "options",
+                got=f"with {name!r}, which {method.name} does not know",
+                want=f"made of {', '.join(method.options)}",
+                do=f"write {near!r} instead" if near else "leave it out",
+            )
+    return dict(options)

@@ -1,0 +1,147 @@
+"""From a problem that can be run to what a user gets: the solution, an error, or what a policy says."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from nestor.adjoints import Answer
+from nestor.errors import MissingExtra, SolveFailed
+from nestor.programs import Watcher, register, registered
+from nestor.solution import KKT, Solution, Stats, Status
+from nestor.solvers import _drive, _kkt, _onward, _reports
+from nestor.solvers._constraints import Rows
+from nestor.solvers._posing import Options, Posed
+
+Tree = Any
+
+
+def run(posed: Posed, options: Options) -> Solution:
+    """Solve, and go on where the default does; see `_onward`."""
+    plan, inputs, rows = posed
+    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
+    if options.solver is None:
+        inputs = _onward.share(plan, inputs)
+    answer = _answer(plan, inputs, options.callback, bar)
+    following = None
+    if options.solver is None:
+        following = _onward.following(plan, inputs, answer.x, answer.record)
+    if following is not None:
+        turns = int(answer.record.turns)
+        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
+        answer = _onward.joined(answer, second)
+    if bar is not None and not traced(inputs):
+        bar.close()
+    return deliver(plan, answer, rows, options)
+
+
+def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
+    """Run a plan, with whoever watches it registered; `turns` were made before."""
+    solve = _drive.solution_map(plan)
+    if not plan.watch:
+        return solve(inputs)
+    report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
+    watcher = Watcher(report, callback, bar)
+    if traced(inputs):  # the program outlives this call, so the registration must too
+        number = register(watcher)
+        return solve(inputs._replace(watcher=jnp.int32(number)))
+    with registered(watcher) as number:
+        answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
+    if watcher.error is not None:
+        if bar is not None:
+            bar.close()
+        raise watcher.error
+    return answer
+
+
+def traced(tree: Tree) -> bool:
+    """Whether there is a traced array in it."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
+    """The answer of the driver as a `Solution`."""
+    record, x, kkt = answer.record, answer.x, None
+    if record.kkt is not None:
+        found: _kkt.Report = record.kkt
+        kkt = KKT(
+            found.residuals.stationarity,
+            found.residuals.feasibility,
+            found.residuals.complementarity,
+            found.lower,
+            found.upper,
+            () if rows is None else rows.multipliers(x.equal, x.inequal),
+            found.weakly_active,
+        )
+    if rows is not None:
+        x = x.x
+    tol = jnp.asarray(plan.tol, answer.value.dtype)
+    stats = Stats(
+        steps=jnp.maximum(record.turns - 1, 0),
+        evaluations=record.turns,
+        accepted=jnp.maximum(record.accepted - 1, 0),
+        optimality=record.optimality,
+        tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
+    )
+    return Solution(x, answer.value, record.code, stats, record.history, kkt)
+
+
+def deliver(plan: _drive.Plan, answer: Any, rows: Rows | None, options: Options) -> Solution:
+    """The solution that a user gets, or the error."""
+    solution = solution_of(plan, answer, rows)
+    if isinstance(solution.code, jax.core.Tracer):
+        return solution
+    if solution.history is not None:
+        history = _onward.cut(solution.history, solution.stats.evaluations)
+        solution = dataclasses.replace(solution, history=history)
+    if options.raise_on_failure and not solution.success:
+        raise _failure(options.where, solution, plan)
+    return solution
+
+
+def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
+    stats = solution.stats
+    status = Status(int(solution.code))
+    value = jax.lax.stop_gradient(solution.fun)  # under a plain grad the value is traced, the status is not
+    shown = "traced" if isinstance(value, jax.core.Tracer) else f"{float(value):.6g}"
+    return SolveFailed(
+        f"{where}: {status.message}\n"
+        f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
+        f"value {shown}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
+        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
+        "See how-to/it-does-not-converge.",
+        solution,
+    )
+
+
+def apply_policy(
+    where: str, plan: _drive.Plan, x: Tree, value: Any, record: Any, result: Tree, on_failure: str | None
+) -> Tree:
+    """The result of `argmin` or `minimum`, by what is wanted of one that has not converged."""
+    unknown = isinstance(record.code, jax.core.Tracer)
+    policy = on_failure or ("nan" if unknown else "raise")
+    if policy == "keep":
+        return result
+    bad = record.code != int(Status.CONVERGED)
+    if policy == "nan":
+        return jax.tree.map(lambda leaf: leaf * jnp.where(bad, jnp.nan, 1.0).astype(leaf.dtype), result)
+    if unknown:
+        return _raise_at_run_time(where, result, bad)
+    if bool(bad):
+        answer = Answer(result if x is None else x, value, record)
+        raise _failure(where, solution_of(plan, answer), plan)
+    return result
+
+
+def _raise_at_run_time(where: str, result: Tree, bad: jax.Array) -> Tree:
+    try:
+        import equinox
+    except ImportError as error:
+        raise MissingExtra("equinox", "test", 'on_failure="raise" inside a trace') from error
+    return equinox.error_if(
+        result, bad, f"{where}: a solve inside a compiled function did not converge (on_failure='raise')."
+    )
