@@ -54,5 +54,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed
-	$(INSTALL) -e '.[peers]'
+	$(INSTALL) -e '.[peers,cutest]'
 	@touch $@

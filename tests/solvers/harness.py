@@ -80,7 +80,7 @@ def one_of(which: jax.Array, solvers: Sequence[Any], *, curvature: bool = False)
         def step(self, problem: Any, x: Tree, state: _State) -> tuple[Tree, _State]:
             if isinstance(problem, Minimization):
                 found = problem.value_grad_and_hvp(x) if curvature else problem.value_and_grad(x)
-                problem = _Evaluated(problem.fun, problem.tol, found)
+                problem = _Evaluated(problem.fun, problem.tol, problem.box, problem.scale, found)
 
             def turn(k: int) -> Callable[[_State], tuple[Tree, _State]]:
                 def one(state: _State) -> tuple[Tree, _State]:

@@ -296,7 +296,7 @@ def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.A
     """Whether a point from which the solve goes no further is a solution as far as the dtype can tell.
 
     The residual must have come down to 100 eps of what it was at the start, and near the tolerance; the gradient
-    of a minimization, to the tolerance (or the root of the precision, if that is less) times what it was.
+    of a minimization, however large it was, to 10 eps^(2/3) of that.
     """
     eps = float(jnp.finfo(info.value.dtype).eps)
     first = jnp.maximum(first_optimality if problem.scale is None else problem.scale, 1)
@@ -304,5 +304,5 @@ def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.A
     near = 2 * max(problem.tol, eps**0.5)
     bar = jnp.minimum(100 * eps * first, near)
     if problem.kind == Minimization.kind:
-        bar = jnp.maximum(bar, min(problem.tol, eps**0.5) * first)
+        bar = jnp.maximum(bar, 10 * eps ** (2 / 3) * first)
     return (info.optimality <= jnp.maximum(bar, problem.tol)) & jnp.isfinite(info.value)
