@@ -13,7 +13,7 @@ from nestor.solvers import _quadratic
 from nestor.solvers._contract import Constrained, Info, Point, Problem, code, converged_at_precision, judge
 from nestor.solvers._convexify import convexify
 from nestor.solvers._kkt import residuals
-from nestor.solvers._quadratic import Answer, Quadratic
+from nestor.solvers._quadratic import Answer, Quadratic, Rough
 
 Tree = Any
 
@@ -251,7 +251,8 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     grad, rows = scale * base.jacobian[0], base.rows * scale[None, :]
     own = base.hessian * jnp.outer(scale, scale)
     held, targets = _expected(base, rows, before, walls, state.turn == 0)
-    hessian, linear, _ = convexify(own, held, targets)
+    # A constant for derivatives: where d vanishes, at a solution, they are right all the same.
+    hessian, linear, _ = trees.stop_gradient(convexify(*trees.stop_gradient((own, held, targets))))
     wide = state.radius * _sizes(base.x)
     program = Quadratic(
         hessian,
@@ -335,7 +336,7 @@ def _expected(
 class _Steering(NamedTuple):
     turn: jax.Array
     price: jax.Array  # that of the next program
-    answer: Answer
+    answer: Rough
     paid: jax.Array  # the price of `answer`
     left: jax.Array  # the violation that `answer` leaves, to first order
     goal: jax.Array  # what it may leave
@@ -355,15 +356,15 @@ def _steered(
         The answer, its price, the violation that it leaves, and whether none can be less than at d = 0.
     """
     eps = float(jnp.finfo(price.dtype).eps)
-    now = _broken(program.at, k)
+    own, (price, enough) = trees.stop_gradient((program, (price, enough)))
+    now = _broken(own.at, k)
     tiny = 1e-6 * now + enough
     highest = price * (1e8 if eps < 1e-10 else 1e4)
 
     def turn(w: _Steering) -> _Steering:
-        priced = program._replace(up=w.price * program.up, down=w.price * program.down)
-        found = _quadratic.solve(priced)
-        capped = jnp.abs(found.multipliers) > 0.99 * w.price  # only a row at its price is broken on purpose
-        left = _broken(jnp.where(capped, program.at + program.rows @ found.d, 0.0), k)
+        found = _quadratic.rough(_priced(own, w.price))
+        capped = jnp.abs(found.answer.multipliers) > 0.99 * w.price  # only then it is broken on purpose
+        left = _broken(jnp.where(capped, own.at + own.rows @ found.answer.d, 0.0), k)
         probing = w.turn == 1
         least = jnp.where(probing, left, w.least)
         goal = jnp.where(probing, jnp.where(left <= tiny, tiny, now - 0.1 * (now - left)), w.goal)
@@ -382,17 +383,21 @@ def _steered(
             done,
         )
 
-    n = program.low.size
-    nowhere = jnp.zeros((n,), bool)
-    nothing = Answer(
-        jnp.zeros_like(program.low),
-        jnp.zeros_like(program.at),
-        nowhere,
-        nowhere,
-    )
     start = _Steering(
-        jnp.int32(0), price, nothing, price, now, tiny, jnp.zeros_like(now), jnp.zeros((), bool)
+        jnp.int32(0),
+        price,
+        _quadratic.nothing(own),
+        price,
+        now,
+        tiny,
+        jnp.zeros_like(now),
+        jnp.zeros((), bool),
     )
     end = jax.lax.while_loop(lambda w: ~w.done, turn, start)
     hopeless = (end.turn > 1) & (end.least >= (1 - 1e-6) * now) & (now > 1e2 * enough)
-    return end.answer, jnp.where(hopeless, price, end.paid), end.left, hopeless
+    answer = _quadratic.refined(_priced(program, end.paid), end.answer)
+    return answer, jnp.where(hopeless, price, end.paid), end.left, hopeless
+
+
+def _priced(program: Quadratic, price: jax.Array) -> Quadratic:
+    return program._replace(up=price * program.up, down=price * program.down)
