@@ -268,7 +268,9 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     eps = float(jnp.finfo(price.dtype).eps)
     rounding = 10 * eps * jnp.max(jnp.abs(base.rows) @ jnp.abs(base.x) + jnp.abs(base.at), initial=0.0)
     enough = jnp.maximum(0.01 * tol, rounding)
-    answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size, enough)
+    answer, price, left, hopeless = _steered(
+        program, price, state.correcting, base.h.size, enough, wide / scale
+    )
     met = ~state.correcting & ~hopeless & (left <= enough)
     price = jnp.where(met, _eased(price, base, answer.multipliers), price)
     d = answer.d
@@ -345,18 +347,24 @@ class _Steering(NamedTuple):
 
 
 def _steered(
-    program: Quadratic, price: jax.Array, once: jax.Array, k: int, enough: jax.Array
+    program: Quadratic,
+    price: jax.Array,
+    once: jax.Array,
+    k: int,
+    enough: jax.Array,
+    wide: jax.Array,
 ) -> tuple[Answer, jax.Array, jax.Array, jax.Array]:
     """The solution at the lowest price, of those tried, that makes it care enough about the constraints.
 
-    It is enough where it meets them, to first order; or, where no step in the trust region does, where it makes
-    a tenth of the progress that is possible. The price at hand comes first, then the highest, then tenfold ones.
+    It is enough where it meets them, to first order; where only steps to the edge of the trust region do, nine
+    tenths of the way; where none does, a tenth of the progress that is possible. The price at hand comes first,
+    then the highest, then tenfold ones.
 
     Returns:
         The answer, its price, the violation that it leaves, and whether none can be less than at d = 0.
     """
     eps = float(jnp.finfo(price.dtype).eps)
-    own, (price, enough) = trees.stop_gradient((program, (price, enough)))
+    own, (price, enough, wide) = trees.stop_gradient((program, (price, enough, wide)))
     now = _broken(own.at, k)
     tiny = 1e-6 * now + enough
     highest = price * (1e8 if eps < 1e-10 else 1e4)
@@ -367,7 +375,9 @@ def _steered(
         left = _broken(jnp.where(capped, own.at + own.rows @ found.answer.d, 0.0), k)
         probing = w.turn == 1
         least = jnp.where(probing, left, w.least)
-        goal = jnp.where(probing, jnp.where(left <= tiny, tiny, now - 0.1 * (now - left)), w.goal)
+        inside = jnp.all(jnp.abs(found.answer.d) < 0.99 * wide)
+        nearly = now - jnp.where(left <= tiny, 0.9, 0.1) * (now - left)
+        goal = jnp.where(probing, jnp.where((left <= tiny) & inside, tiny, nearly), w.goal)
         cheap = probing & (w.left <= goal)  # the price at hand was enough after all
         hopeless = probing & (left >= (1 - 1e-6) * now)
         keep = cheap | (probing & ~hopeless)
