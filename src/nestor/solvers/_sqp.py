@@ -176,7 +176,9 @@ class SQP:
         eps = float(jnp.finfo(state.base.x.dtype).eps)
         feasible = state.base.violation <= 2 * max(problem.tol, eps**0.5)
         stuck = (state.radius < eps) | (state.idle >= 5)
-        at_rest = converged_at_precision(problem, state.info, state.first) & stuck
+        steep = jnp.max(jnp.abs(state.base.jacobian[0]))
+        fine = state.info.optimality <= min(problem.tol, eps**0.5) * jnp.maximum(steep, 1)
+        at_rest = (converged_at_precision(problem, state.info, state.first) | fine) & stuck
         bottomless = feasible & (state.base.value < -(eps**-1.5))
         hopeless = ~feasible & (state.hopeless > _CHANCES)
         broken = state.base.violation > 1e-4  # and no trust region is small enough to change that
@@ -268,8 +270,9 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     eps = float(jnp.finfo(price.dtype).eps)
     rounding = 10 * eps * jnp.max(jnp.abs(base.rows) @ jnp.abs(base.x) + jnp.abs(base.at), initial=0.0)
     enough = jnp.maximum(0.01 * tol, rounding)
+    most = (1e8 if eps < 1e-10 else 1e4) * jnp.maximum(jnp.max(jnp.abs(base.jacobian[0])), 1)
     answer, price, left, hopeless = _steered(
-        program, price, state.correcting, base.h.size, enough, wide / scale
+        program, price, state.correcting, base.h.size, enough, wide / scale, most
     )
     met = ~state.correcting & ~hopeless & (left <= enough)
     price = jnp.where(met, _eased(price, base, answer.multipliers), price)
@@ -353,6 +356,7 @@ def _steered(
     k: int,
     enough: jax.Array,
     wide: jax.Array,
+    most: jax.Array,
 ) -> tuple[Answer, jax.Array, jax.Array, jax.Array]:
     """The solution at the lowest price, of those tried, that makes it care enough about the constraints.
 
@@ -363,11 +367,10 @@ def _steered(
     Returns:
         The answer, its price, the violation that it leaves, and whether none can be less than at d = 0.
     """
-    eps = float(jnp.finfo(price.dtype).eps)
-    own, (price, enough, wide) = trees.stop_gradient((program, (price, enough, wide)))
+    own, (price, enough, wide, most) = trees.stop_gradient((program, (price, enough, wide, most)))
     now = _broken(own.at, k)
     tiny = 1e-6 * now + enough
-    highest = price * (1e8 if eps < 1e-10 else 1e4)
+    highest = jnp.maximum(most, price)
 
     def turn(w: _Steering) -> _Steering:
         found = _quadratic.rough(_priced(own, w.price))
