@@ -2,7 +2,8 @@
 
 A small convolutional network learns the digits. Then the image is the unknown: what does the net take for the most
 typical 3, say? Pixels stay in [-1, 1]; gradients come from autograd. Descent with momentum gets 150 gradient
-evaluations at each of 24 settings; L-BFGS-B reaches the best value of all in a fifth of them, or fewer.
+evaluations at each of 24 settings; L-BFGS-B reaches the best value of all in 7 to 20. (Of these settings the fastest
+is there after 14 to 20: the record has both.)
 
     pip install 'nestor[torch,demo]' && python deep_dream_torch.py
 """
@@ -23,8 +24,8 @@ QUICK = "--quick" in sys.argv
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
-images, labels = load_digits(return_X_y=True)
-images, labels = torch.tensor(images.reshape(-1, 1, 8, 8) / 8 - 1), torch.tensor(labels)
+images, labels = (torch.tensor(part) for part in load_digits(return_X_y=True))
+images = images.reshape(-1, 1, 8, 8) / 8 - 1
 net = torch.nn.Sequential(
     *(torch.nn.Conv2d(1, 12, 3, padding=1), torch.nn.Softplus(), torch.nn.Conv2d(12, 16, 3, padding=1)),
     *(torch.nn.Softplus(), torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(256, 10)),
@@ -38,14 +39,14 @@ found = {"accuracy_of_the_net": float((net(images).argmax(1) == labels).double()
 
 
 def dream(image, digit):
-    """What is minimized: the logit of the digit, negative, and a price on roughness."""
-    rough = ((image[:, 1:] - image[:, :-1]) ** 2).sum() + ((image[1:] - image[:-1]) ** 2).sum()
+    """What is minimized: minus the logit of the digit, and a price on roughness."""
+    rough = (image.diff(dim=0) ** 2).sum() + (image.diff(dim=1) ** 2).sum()
     return 0.05 * rough - net(image[None, None])[0, digit]
 
 
 def descend(digit, rate, momentum, steps):
     """Gradient descent with momentum, clipped to the box after every step; all values that it meets."""
-    image, velocity, values = start.clone(), torch.zeros(8, 8), []
+    image, velocity, values = start.clone(), 0 * start, []
     for _ in range(steps):
         image.requires_grad_(True)
         values.append(dream(image, digit))
@@ -75,6 +76,7 @@ for digit in digits:
     assert solution.fun <= close and np.abs(pictures[-1]).max() <= 1  # noqa: PT018
 if not QUICK:
     path = Path(__file__).parent / "results" / "deep_dream_torch"
-    picture = np.kron(np.hstack(pictures), np.ones((8, 8)))
-    plt.imsave(path.with_suffix(".png"), picture, cmap="gray", vmin=-1, vmax=1)
+    plt.imsave(
+        path.with_suffix(".png"), np.kron(np.hstack(pictures), np.ones((8, 8))), cmap="gray", vmin=-1, vmax=1
+    )
     path.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
