@@ -66,17 +66,12 @@ for digit in digits:
     solution = nestor.minimize(dream, start, (digit,), bounds=(-1.0, 1.0), history=True)
     reached = int(np.argmax(solution.history.value <= close)) + 1
     pictures.append(solution.x.numpy())
-    found[digit] = {
-        "sgd": tuned,
-        "lbfgsb": float(solution.fun),
-        "sgd_reaches": fewest,
-        "lbfgsb_reaches": reached,
-    }
+    found[digit] = {"sgd": tuned, "lbfgsb": float(solution.fun)}
+    found[digit] |= {"sgd_reaches": fewest, "lbfgsb_reaches": reached}
     print(f"{digit}: {tuned:.4f} by SGD after {fewest} of {steps}, by L-BFGS-B after {reached}", flush=True)
     assert solution.fun <= close and np.abs(pictures[-1]).max() <= 1  # noqa: PT018
 if not QUICK:
     path = Path(__file__).parent / "results" / "deep_dream_torch"
-    plt.imsave(
-        path.with_suffix(".png"), np.kron(np.hstack(pictures), np.ones((8, 8))), cmap="gray", vmin=-1, vmax=1
-    )
+    picture = np.kron(np.hstack(pictures), np.ones((8, 8)))
+    plt.imsave(path.with_suffix(".png"), picture, cmap="gray", vmin=-1, vmax=1)
     path.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
