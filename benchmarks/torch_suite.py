@@ -85,7 +85,9 @@ def main() -> None:
         peer = run()
         cpu = between - before, time.process_time() - between
         x = torch.cat([entry.reshape(-1) for entry in mine.x.values()]).numpy()
-        solved = peer if stationary(flat, peer.x, x0, bounds) <= 1 else run(ftol=0.0, gtol=float(mine.stats.tol))
+        solved = (
+            peer if stationary(flat, peer.x, x0, bounds) <= 1 else run(ftol=0.0, gtol=float(mine.stats.tol))
+        )
         ratios.append(int(mine.stats.evaluations) / solved.nfev)
         rows[make.__name__] = {
             "status": mine.status.name,

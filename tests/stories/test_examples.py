@@ -15,7 +15,9 @@ SLOW = {
     "game_of_two.py",
     "perturbation_confusion.py",
 }  # without a quick mode, and yet slow tests
-WITH = {"torch_layer.py": "torch"}  # what is not in the environment of the tests
+WITH = dict.fromkeys(  # what is not in the environment of the tests
+    ["calibration_torch.py", "deep_dream_torch.py", "torch_layer.py"], "torch"
+)
 
 
 def test_there_are_examples():
@@ -40,13 +42,8 @@ def has_quick_mode(script: Path) -> bool:
     ],
 )
 def test_an_example_runs(script: Path, tmp_path: Path):
-<<<<<<< HEAD
     if script.name in WITH:
         pytest.importorskip(WITH[script.name])
-=======
-    if script.stem.endswith("_torch"):
-        pytest.importorskip("torch")
->>>>>>> e762ddb (Examples in PyTorch, a page for those who come from SciPy and dict-minimize)
     quick = ["--quick"] if has_quick_mode(script) else []
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script), *quick],
