@@ -140,7 +140,9 @@ class Composite(Minimization):
     def residual(self, x: Tree, grad: Tree) -> Tree:
         """x - prox(x - grad): what vanishes at a solution; and what of grad the rounding of x - grad has lost."""
         ahead = trees.subtract(x, grad)
-        lost = trees.stop_gradient(trees.subtract(grad, trees.subtract(x, ahead)))  # else a large x looks solved
+        lost = trees.stop_gradient(
+            trees.subtract(grad, trees.subtract(x, ahead))
+        )  # else a large x looks solved
         return trees.add(trees.subtract(x, self.term.prox(ahead)), lost)
 
 
