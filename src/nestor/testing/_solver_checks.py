@@ -54,7 +54,7 @@ class SolverChecks:
     def test_has_three_verbs_and_a_kind(self) -> None:
         """A solver is a small object with `solves`, `init`, `step` and `status`."""
         solver = made(self)
-        kind = getattr(getattr(solver, "solves", None), "kind", None)
+        kind: Any = getattr(getattr(solver, "solves", None), "kind", None)
         self._require(
             ASKED_AS.get(kind, kind) in FRONTS,
             "A solver says what it solves: the class attribute `solves` is one of nestor.solvers.Minimization, "
