@@ -1,7 +1,7 @@
-"""Many small problems, a few of which take ten times as long: lanes that have finished leave, against plain vmap.
+"""Many small problems, a few of which take many times as long: lanes that have finished leave, against plain vmap.
 
 Rosenbrock problems of dimension 10 with random starts in [-2, 2]^10, by BFGS in float64. One in 33 is steep and
-takes ten times as many steps. Both are compiled; what compiling costs stands apart. `even` is the case for which
+takes seven times as many steps. Both are compiled; what compiling costs stands apart. `even` is the case for which
 gathering is not made: all problems take about as long.
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
         )
         more[f"even_ratio_{lanes}"] = round(even.cpu_ratio, 4)
     assert measured is not None
-    report("1000 problems, 3 % of them ten times as long: ours against vmap", measured, **more)
+    report("1000 problems, 3 % of them seven times as long: ours against vmap", measured, **more)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Solver(BaseSolver):
     """The implicit function by `nestor.find_root`, minimized by `nestor.BFGS`; or a stochastic method.
 
     `bfgs` knows all samples at every step: h(x) = f(y(x), x), where y(x) is the root of the inner gradient, found by
-    Newton's method from the last answer, with derivatives by the implicit function theorem. It starts in
+    Broyden's method from the last answer, with derivatives by the implicit function theorem. It starts in
     coordinates that the Hessian of h gives. It forms Hessians of the inner level, so it is for some hundred
     variables. `soba`, `saba` and `srba` draw batches and move both levels at once, at the rates `step_size` and
     `step_size / outer_ratio`.
@@ -87,7 +87,7 @@ class Solver(BaseSolver):
             y = nestor.find_root(
                 lambda y: jax.grad(g)(y, x),
                 start,
-                solver=nestor.NewtonRoot(),
+                solver=nestor.Broyden(),
                 adjoint=nestor.Implicit(nestor.Cholesky()),
                 tol=self.tol,
                 max_steps=50,

@@ -35,7 +35,7 @@ def by_vmap(starts, data, max_steps):
     return jax.jit(jax.vmap(one))(starts, data)
 
 
-@pytest.mark.parametrize("max_steps", [1000, 40])
+@pytest.mark.parametrize("max_steps", [1000, pytest.param(40, marks=pytest.mark.slow)])
 def test_it_is_vmap(problems, max_steps):
     """With 40 steps the steep lanes do not converge."""
     theirs = by_vmap(*problems, max_steps)
@@ -118,6 +118,20 @@ def test_lanes_that_fail_say_so():
         "NOT_FINITE",
     ]
     assert found.success.tolist() == [True, False, False]
+
+
+def test_the_default_goes_on_with_newton_where_it_fails():
+    """The counts are those of both methods, as in a single solve (146 for the second problem)."""
+
+    def steep(x, d):
+        return d * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+    start, data = jnp.asarray([-1.2, 1.0]), jnp.asarray([0.3, 1e4, 1e8])
+    found = nestor.minimize_batch(steep, jnp.tile(start, (3, 1)), data, max_steps=200)
+    assert found.success.tolist() == [True, True, False]
+    assert 101 < int(found.stats.evaluations[1]) < 201  # half of the steps were not enough
+    assert int(found.stats.evaluations[2]) == 201
+    np.testing.assert_allclose(found.x[1], 1.0, rtol=1e-6)
 
 
 def test_an_interrupt_keeps_what_is_done(problems, monkeypatch):

@@ -133,9 +133,8 @@ def _sphere_value(y):
     )
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "jacrev" else pytest.param(n, marks=pytest.mark.slow) for n in NESTINGS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NESTINGS)
 def test_the_projection_on_a_sphere_has_its_derivative_in_every_nesting(name):
     wanted = sphere_jacobian(np.asarray(Y))
     if name == "jacfwd of minimum":
@@ -223,6 +222,7 @@ def test_lanes_have_their_own_answers_and_statuses():
     np.testing.assert_allclose(solutions.fun[:2], [-np.sqrt(2), -2 * np.sqrt(2)], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_traced_limit_may_be_infinite():
     def answer(upper):
         return nestor.argmin(

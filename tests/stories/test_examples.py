@@ -15,7 +15,9 @@ SLOW = {
     "game_of_two.py",
     "perturbation_confusion.py",
 }  # without a quick mode, and yet slow tests
-WITH = {"torch_layer.py": "torch"}  # what is not in the environment of the tests
+WITH = dict.fromkeys(  # what is not in the environment of the tests
+    ["calibration_torch.py", "deep_dream_torch.py", "torch_layer.py"], "torch"
+)
 
 
 def test_there_are_examples():

@@ -124,16 +124,17 @@ class _Court:
                 self._best = heard
 
     def sentence(self, status: Status) -> End:
-        """The end; after a budget has run out or an interruption nothing more is evaluated."""
+        """The end; a solve that was cut short is judged by what is known, or by one more gradient at most."""
         cut_short = status != Status.STALLED
         best = self.watch.best
         assert best is not None
         if cut_short and (self._best is None or best is not self._best.at):
-            if best.grad is None or self.watch.constraints is not None:
+            grad = self._at_hand(best, status)
+            if grad is None or self.watch.constraints is not None:
                 self._consider(best)
             else:
                 self._target = self._target or self.known_target()
-                heard = _Heard(best, self._judge(best, best.grad))
+                heard = _Heard(best, self._judge(best, grad))
                 if self._best is None or self._better(heard, self._best):
                     self._best = heard
         if self._best is None:
@@ -141,6 +142,17 @@ class _Court:
         at, verdict = self._best
         status = Status.CONVERGED if verdict.converged else self._why(status, at, verdict)
         return End(status, at, verdict, self._target or self.tol)
+
+    def _at_hand(self, best: Seen, status: Status) -> Vector | None:
+        """The gradient there if it is known, or if one evaluation, which may be made, gives it exactly."""
+        may = status in (Status.OUT_OF_TIME, Status.OUT_OF_STEPS, Status.STOPPED)
+        dear = self.watch.constraints is not None or not self.watch.objective.exact
+        if best.grad is not None or not may or dear:
+            return best.grad
+        try:
+            return self.watch.gradient_at(best)
+        except Stop:  # there are no evaluations left
+            return None
 
     def _consider(self, best: Seen) -> None:
         """A better point whose verdict is not known is the answer, unless a solution is."""

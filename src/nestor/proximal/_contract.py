@@ -94,7 +94,7 @@ class Separate:
         """The sum of the values."""
         dtype = trees.float_dtype(x)
         parts = [term.value(part).astype(dtype) for term, part in self.parts(x)[0]]
-        return sum(parts[1:], parts[0])
+        return sum(parts, jnp.zeros((), dtype))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """Each branch by its own operator."""

@@ -154,9 +154,11 @@ class BoxSection(Set):
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
         vector, back = trees.ravel(x)
-        settings = {name: getattr(self, name) for name in ("lower", "upper", "normal")}
-        sides = [trees.ravel(spread("BoxSection", name, value, x))[0] for name, value in settings.items()]
-        return back(_on_section(vector, *sides, scalar(self.total, vector.dtype)))
+        lower, upper, normal = (
+            trees.ravel(spread("BoxSection", name, getattr(self, name), x))[0]
+            for name in ("lower", "upper", "normal")
+        )
+        return back(_on_section(vector, lower, upper, normal, scalar(self.total, vector.dtype)))
 
 
 def _on_section(

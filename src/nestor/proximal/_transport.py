@@ -45,8 +45,8 @@ def _plan(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.maximum(x - rows[:, None] - columns[None, :], 0)
 
 
-def _nearest(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """max(x - r 1' - 1 c', 0) with prices by a damped Newton method on the dual, then exactly on the support."""
+def _nearest(x: jax.Array, a: jax.Array, b: jax.Array) -> _Duals:
+    """The prices r, c of the nearest plan max(x - r 1' - 1 c', 0), by a damped Newton method on the dual."""
     size = x.shape[0]
     tol = 100 * float(jnp.finfo(x.dtype).eps) * jnp.maximum(jnp.max(a), jnp.max(b))
 

@@ -13,11 +13,12 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from nestor import trees
 from nestor.errors import BadArgument
 from nestor.programs import Program, shape_text, trace_function
 from nestor.settings import shown
 from nestor.solution import Solution, Status
-from nestor.solvers import _checks, _drive
+from nestor.solvers import _checks, _drive, _onward
 from nestor.solvers._bounds import clip
 from nestor.solvers._delivery import solution_of
 from nestor.solvers._posing import Options, pose_minimization
@@ -43,7 +44,7 @@ def minimize_batch(
 ) -> Solution:
     """Minimize the same function for many starts and data; lanes that have finished stop costing anything.
 
-    The same as `jax.vmap` of `minimize` over `x0` and `data`, where every turn costs all lanes until the last
+    The same as `jax.vmap` of `minimize` over `x0` and `data`, in which every turn costs all lanes until the last
     one has finished. Here, when only a part of the lanes still runs, they are gathered and go on by themselves.
 
     Args:
@@ -51,7 +52,8 @@ def minimize_batch(
             it closes over is the same for all problems.
         x0: the starts, a tree of floating arrays with a leading axis of one length, the number of problems.
         data: a tree of arrays with the same leading axis, or None.
-        bounds, solver, tol, max_steps: as in `minimize`, for one problem; the same for all.
+        bounds, solver, tol, max_steps: as in `minimize`, for one problem; the same for all. With the default
+            solver, Newton's method goes on where the first one has ended without an answer, as it does there.
         shrink: running lanes are gathered into 16, 16 shrink, 16 shrink², ... places, the largest of these numbers
             that is at most half of the places they have, as soon as they fit; None never gathers.
         progress: show on stderr how many problems are done.
@@ -83,7 +85,11 @@ def minimize_batch(
     plan, inputs = _prepare(fun, starts, data, options)
     bar = _bar(lanes) if progress else None
     try:
-        answer = _gathering(plan, inputs, lanes, shrink, bar)
+        if solver is None:
+            inputs = _onward.share(plan, inputs)
+        answer = _gathering(plan, inputs, np.arange(lanes), shrink, bar)
+        if solver is None:
+            answer = _gone_on(plan, inputs, answer, shrink)
     finally:
         if bar is not None:
             bar.close()
@@ -173,11 +179,11 @@ class Lanes(NamedTuple):
     running: Any = None
 
 
-def _gathering(plan: Any, inputs: Any, lanes: int, shrink: int | None, bar: Any) -> Any:
-    """The answers of all lanes, in NumPy."""
-    start, stretch = _programs(plan)
-    now = Lanes(np.arange(lanes), inputs, start(inputs))
-    delivered: Any = None
+def _gathering(plan: Any, inputs: Any, places: np.ndarray, shrink: int | None, bar: Any = None) -> Any:
+    """The answers of all lanes, in NumPy; `places` are as in `Lanes`."""
+    start, stretch = _programs(plan, _axes(inputs))
+    now = Lanes(places, inputs, start(inputs))
+    lanes, delivered = int(places.max()) + 1, None
     limit, done = 20, 0
     try:
         while now.running is None or now.running.any():
@@ -221,13 +227,25 @@ def _gathered(now: Lanes, size: int) -> Lanes:
     idle = np.flatnonzero(~now.running)[0]
     chosen = np.concatenate([rest, np.full(size - len(rest), idle)])
     places = np.concatenate([now.places[rest], np.full(size - len(rest), -1)])
-    lanewise = (now.inputs.captured[1], now.inputs.x0, now.carries, now.answers)
-    own, x0, carries, answers = _taken(lanewise, chosen)
-    inputs = now.inputs._replace(captured=[now.inputs.captured[0], own], x0=x0)
+    inputs = _some(now.inputs, chosen)
+    carries, answers = _taken((now.carries, now.answers), chosen)
     return Lanes(places, inputs, carries, answers, now.running[chosen])
 
 
+def _some(inputs: _drive.Inputs, chosen: np.ndarray) -> _drive.Inputs:
+    """The inputs of some lanes."""
+    lanewise = (inputs.captured[1], inputs.x0, inputs.onward if _axes(inputs) else None)
+    own, x0, onward = _taken(lanewise, chosen)
+    onward = inputs.onward if onward is None else onward
+    return inputs._replace(captured=[inputs.captured[0], own], x0=x0, onward=onward)
+
+
 _taken = jax.jit(lambda tree, chosen: jax.tree.map(lambda leaf: leaf[chosen], tree))
+
+
+def _axes(inputs: _drive.Inputs) -> bool:
+    """Whether every lane has a budget of its own."""
+    return inputs.onward is not None and inputs.onward.scale is not None
 
 
 def _delivered(delivered: Any, now: Lanes, which: np.ndarray, lanes: int) -> Any:
@@ -245,12 +263,57 @@ def _delivered(delivered: Any, now: Lanes, which: np.ndarray, lanes: int) -> Any
     return delivered
 
 
+# --- the default goes on: see `_onward` --------------------------------------------------------------------
+
+
+def _gone_on(plan: Any, inputs: Any, answer: Any, shrink: int | None) -> Any:
+    """The answers after Newton's method has gone on in the lanes where the first method ended without one."""
+    one = answer.record
+    left = plan.max_steps + 1 - one.turns
+    solver = _onward._follower(plan, inputs._replace(x0=jax.tree.map(lambda leaf: leaf[0], inputs.x0)))
+    which = np.flatnonzero(np.isin(one.code, _onward._MENDED) & (left >= 2))
+    if solver is None or not len(which):
+        return answer
+    arrays, rest = trees.split(solver)
+    size = _FEWEST
+    while size < len(which):
+        size *= shrink or 8
+    chosen = np.concatenate([which, np.full(size - len(which), which[0])])
+    places = np.concatenate([np.arange(len(which)), np.full(size - len(which), -1)])
+    second = _some(inputs._replace(onward=None), chosen)._replace(
+        x0=jax.tree.map(lambda leaf: jnp.asarray(leaf[chosen]), answer.x),
+        solver=arrays,
+        onward=_drive.Onward(jnp.asarray(left[chosen]), jnp.asarray(one.first[chosen])),
+    )
+    found = _gathering(plan._replace(solver=rest), second, places, shrink)
+    return _joined(answer, found, which)
+
+
+def _joined(answer: Any, found: Any, which: np.ndarray) -> Any:
+    """The answers, with what was found in some lanes: where it is better, and with the counts of both."""
+    one, two = jax.tree.map(lambda leaf: leaf[which], answer.record), found.record
+    solved = int(Status.CONVERGED)
+    better = (two.code == solved) | (one.code != solved)
+
+    def write(whole: np.ndarray, part: np.ndarray) -> None:
+        whole[which[better]] = part[better]
+
+    jax.tree.map(write, answer, found)
+    answer.record.first[which] = one.first
+    answer.record.turns[which] = one.turns + two.turns
+    answer.record.accepted[which] = one.accepted + two.accepted - 1  # a start counts as accepted
+    return answer
+
+
+# --- what is compiled --------------------------------------------------------------------------------------
+
+
 @functools.lru_cache(maxsize=128)
-def _programs(plan: _drive.Plan) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _programs(plan: _drive.Plan, own_budgets: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(inputs) -> carries; (inputs, carries, few, limit) -> (carries, answers, which still run)."""
     loop, read, _ = _drive._pieces(plan)
     axes: Any = jax.tree.map(lambda _: None, _drive.Inputs([], 0, [], jnp.int32(0)))
-    axes = axes._replace(captured=[None, 0], x0=0)
+    axes = axes._replace(captured=[None, 0], x0=0, onward=0 if own_budgets else None)
     turn = jax.vmap(loop.turn, in_axes=(axes, 0))
 
     def running(carries: _drive.Carry) -> jax.Array:

@@ -82,11 +82,7 @@ class Boxed(NamedTuple):
             memory.moves + use.astype(jnp.int32),
         )
 
-    def direction(self, memory: Pairs, grad: jax.Array) -> jax.Array:
-        """Never asked for: there is a box."""
-        raise NotImplementedError
-
-    def direction_in(self, memory: Pairs, grad: jax.Array, x: jax.Array, box: Box) -> jax.Array:
+    def direction(self, memory: Pairs, grad: jax.Array, x: jax.Array, box: Box) -> jax.Array:
         """From x to the minimizer of the model in the box."""
         return _step(_model(memory), grad, box.lower - x, box.upper - x)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from nestor import linear, trees
+from nestor import linear, proximal, trees
 from nestor.solution import Status
 from nestor.solvers._bounds import Box
 
@@ -134,12 +134,16 @@ class Composite(Minimization):
         term: g, a penalty or a set of `nestor.proximal`.
     """
 
-    term: Any = None
+    term: Any = dataclasses.field(default_factory=proximal.Free)
     kind: ClassVar[str] = "composite minimization"
 
     def residual(self, x: Tree, grad: Tree) -> Tree:
-        """x - prox(x - grad): what vanishes at a solution."""
-        return trees.subtract(x, self.term.prox(trees.subtract(x, grad)))
+        """x - prox(x - grad): what vanishes at a solution; and what of grad the rounding of x - grad has lost."""
+        ahead = trees.subtract(x, grad)
+        lost = trees.stop_gradient(
+            trees.subtract(grad, trees.subtract(x, ahead))
+        )  # else a large x looks solved
+        return trees.add(trees.subtract(x, self.term.prox(ahead)), lost)
 
 
 class Point(NamedTuple):

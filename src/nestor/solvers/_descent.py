@@ -58,12 +58,11 @@ class Rule(Protocol):
         """The memory after a move; unchanged where `when` is false."""
         ...
 
-    def direction(self, memory: Any, grad: Tree) -> Tree:
-        """The direction at a point with this gradient; -grad for an empty memory."""
-        ...
+    def direction(self, memory: Any, grad: Tree, x: Tree, box: Any) -> Tree:
+        """The direction at x, with this gradient there; -grad for an empty memory.
 
-    def direction_in(self, memory: Any, grad: Tree, x: Tree, box: Box) -> Tree:
-        """The same at x in a box: one that goes down once it is cut back at the bounds."""
+        In a box, for the methods that keep bounds, one that goes down once it is cut back at them.
+        """
         ...
 
     def first_length(self, memory: Any, guess: jax.Array, last: jax.Array) -> jax.Array:
@@ -190,7 +189,7 @@ def _downhill(
 
     In a box the gradient is the projected one.
     """
-    direction = rule.direction(memory, grad) if box is None else rule.direction_in(memory, grad, x, box)
+    direction = rule.direction(memory, grad, x, box)
     residual = projected_gradient(x, grad, box)
     slope = trees.dot(grad, direction)
     downhill = (slope < 0) & jnp.isfinite(slope)

@@ -31,10 +31,9 @@ class _Steepest:
     def remember(self, memory: tuple[()], move: _descent.Move, when: jax.Array) -> tuple[()]:
         return ()
 
-    def direction(self, memory: tuple[()], grad: Tree) -> Tree:
-        return trees.negative(grad)
-
-    def direction_in(self, memory: tuple[()], grad: Tree, x: Tree, box: Box) -> Tree:
+    def direction(self, memory: tuple[()], grad: Tree, x: Tree, box: Box | None) -> Tree:
+        if box is None:
+            return trees.negative(grad)
         return jax.tree.map(lambda on, g: jnp.where(on, 0, -g), held(x, grad, box), grad)
 
     def first_length(self, memory: tuple[()], guess: jax.Array, last: jax.Array) -> jax.Array:
@@ -48,7 +47,7 @@ _STEEPEST = _Steepest()
 
 @trees.record
 class GradientDescent:
-    """Gradient descent: x <- x - a grad f(x).
+    """Gradient descent: x <- x - a grad f(x), cut back to the bounds where there are any.
 
     Args:
         search: how the step length a is chosen: `FixedStep(length)`, `Backtracking()` (the default),

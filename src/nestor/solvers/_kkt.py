@@ -15,6 +15,7 @@ from nestor.solvers._contract import Constrained, Point
 
 Tree = Any
 _USUAL = 100.0  # multipliers up to this size do not loosen the test of stationarity
+_LARGEST = 100.0  # and none loosen it by more: where there are no multipliers at all, they grow without bound
 
 
 class Residuals(NamedTuple):
@@ -35,7 +36,7 @@ class Residuals(NamedTuple):
 def residuals(point: Point, grad: Tree, h: jax.Array, g: jax.Array, box: Box | None) -> Residuals:
     """The conditions at a point, from the gradient of the Lagrangian and the constraints there.
 
-    The size is max(1, mean of the absolute multipliers / 100), those of the bounds among them.
+    The size is max(1, mean of the absolute multipliers / 100), those of the bounds among them, and at most 100.
 
     Source: Wächter and Biegler 2006, equations 5 and 6.
     """
@@ -49,7 +50,7 @@ def residuals(point: Point, grad: Tree, h: jax.Array, g: jax.Array, box: Box | N
         trees.max_norm(cut),
         jnp.maximum(*broken),
         jnp.max(jnp.abs(jnp.minimum(point.inequal, jnp.maximum(g, 0))), initial=0.0),
-        jnp.maximum(total / (max(count, 1) * _USUAL), 1),
+        jnp.clip(total / (max(count, 1) * _USUAL), 1, _LARGEST),
     )
     return jax.tree.map(jax.lax.stop_gradient, found)
 
@@ -156,6 +157,6 @@ def report_in_a_box(
             *box,
         )
         residuals = Residuals(trees.max_norm(cut), zero, zero, zero + 1)
-        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak)))
+        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak), jnp.zeros((), int)))
 
     return report

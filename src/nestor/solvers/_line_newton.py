@@ -47,7 +47,7 @@ class _Newton:
     def remember(self, memory: _Memory, move: _descent.Move, when: jax.Array) -> _Memory:
         return memory
 
-    def direction(self, memory: _Memory, grad: Tree) -> Tree:
+    def direction(self, memory: _Memory, grad: Tree, x: Tree, box: Any) -> Tree:
         return trees.select(memory.blank, trees.negative(grad), memory.seen.direction)
 
     def first_length(self, memory: _Memory, guess: jax.Array, last: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ class Newton:
         radius: the first trust radius; None is max(1, |x0|).
 
     Quadratic convergence. Cost a step: one Hessian (n products), about 10 n^3 operations, n^2 numbers.
+    With bounds, the trust-region problem of the free unknowns, up to six times a step as bounds are met.
     Source: Moré and Sorensen 1983; Nocedal and Wright 2006, section 4.3.
 
     >>> import jax.numpy as jnp, nestor
@@ -181,6 +182,7 @@ class NewtonCG:
         max_products: Hessian-vector products a step at most; None is min(n, 200).
 
     Superlinear convergence. Cost a step: one gradient and up to max_products products; memory of a few x.
+    With bounds, the same in the free unknowns, up to six times a step as bounds are met, and 14 products more.
     Source: Nocedal and Wright 2006, algorithm 7.2; the forcing sequence min(1/2, sqrt|g|).
 
     >>> import jax.numpy as jnp, nestor

@@ -56,7 +56,7 @@ class _Conjugate(NamedTuple):
         beta = jnp.where(jnp.isfinite(beta), beta, 0)
         return trees.select(when, _Memory(beta, move.direction), memory)
 
-    def direction(self, memory: _Memory, grad: Tree) -> Tree:
+    def direction(self, memory: _Memory, grad: Tree, x: Tree, box: Any) -> Tree:
         return trees.add_scaled(trees.negative(grad), memory.beta, memory.direction)
 
     def first_length(self, memory: _Memory, guess: jax.Array, last: jax.Array) -> jax.Array:

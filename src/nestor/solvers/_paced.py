@@ -52,7 +52,8 @@ def minimize_paced(
     Raises:
         BadArgument: as `minimize`; inside a trace.
     """
-    asked = Options(where="minimize", **({"solver": None, "adjoint": None} | options))
+    settings: dict[str, Any] = {"solver": None, "adjoint": None} | options
+    asked = Options(where="minimize", **settings)
     plan, inputs, rows = pose_minimization(fun, x0, asked)
     if traced(inputs):
         raise BadArgument(

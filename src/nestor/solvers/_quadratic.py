@@ -63,18 +63,46 @@ class _Iterate(NamedTuple):
     dual: jax.Array
 
 
-def solve(program: Quadratic) -> Answer:
+class Rough(NamedTuple):
+    """An answer as the interior-point method leaves it, a constant for every derivative.
+
+    Attributes:
+        answer: good to some ten digits.
+        sides: of each row: at zero (0), above (1) or below (-1).
+    """
+
+    answer: Answer
+    sides: jax.Array
+
+
+def nothing(program: Quadratic) -> Rough:
+    """What stands in the place of an answer before there is one."""
+    nowhere = jnp.zeros(program.low.shape, bool)
+    answer = Answer(jnp.zeros_like(program.low), jnp.zeros_like(program.at), nowhere, nowhere)
+    return Rough(answer, jnp.zeros(program.at.shape, jnp.int32))
+
+
+def rough(program: Quadratic) -> Rough:
     """The solution. Cost: about 15 factorisations of a matrix of n + m rows."""
     scaled, units = _scaled(program)
     end = _interior(trees.stop_gradient(scaled))
     n, m = program.low.size, program.at.size
     larger = end.dual > end.slack
-    rough = Answer(end.d, end.multipliers, larger[:n], larger[n : 2 * n])
     below, above = ~larger[2 * n : 2 * n + m], ~larger[2 * n + m :]
-    sides = jnp.where(above & ~below, 1, jnp.where(below & ~above, -1, 0))
-    fine = _on_active_set(scaled, rough, sides)
-    better = _error(scaled, fine) <= jnp.maximum(_error(scaled, rough), 1e-14)
-    best = trees.select(better, fine, rough)
+    sides = above.astype(jnp.int32) - below.astype(jnp.int32)
+    answer = Answer(units.d * end.d, units.multipliers * end.multipliers, larger[:n], larger[n : 2 * n])
+    return trees.stop_gradient(Rough(answer, sides))
+
+
+def refined(program: Quadratic, found: Rough) -> Answer:
+    """The solution to rounding, from what is active at a rough one; differentiable in the program."""
+    scaled, units = _scaled(program)
+    near = found.answer._replace(
+        d=found.answer.d / units.d, multipliers=found.answer.multipliers / units.multipliers
+    )
+    fine = _on_active_set(scaled, near, found.sides)
+    better = _error(scaled, fine) <= jnp.maximum(_error(scaled, near), 1e-14)
+    best = trees.select(better, fine, near)
     return best._replace(d=units.d * best.d, multipliers=units.multipliers * best.multipliers)
 
 

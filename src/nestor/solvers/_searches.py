@@ -239,11 +239,13 @@ def _between(
     """
     rise = value - low_value
     parabola = _ratio(-low_slope * width, 2 * (rise - low_slope * width), 0.1)
-    third = low_slope + slope - 3 * _ratio(rise, width, jnp.inf)
+    # Safe to differentiate: no infinity and no root of zero on the way, also where nothing fits.
+    third = low_slope + slope - 3 * _ratio(rise, width, 0.0)
     square = third**2 - low_slope * slope
-    root = jnp.sqrt(jnp.where(square > 0, square, 0))
-    cubic = 1 - _ratio(slope + root - third, slope - low_slope + 2 * root, jnp.inf)
-    fits = (square > 0) & jnp.isfinite(cubic)
+    root = trees.root(square)
+    over, under = slope + root - third, slope - low_slope + 2 * root
+    cubic = 1 - _ratio(over, under, 0.0)
+    fits = (width != 0) & (under != 0) & (square > 0) & jnp.isfinite(rise) & jnp.isfinite(over + under)
     nearer = jnp.where(jnp.abs(cubic) < jnp.abs(parabola), cubic, (cubic + parabola) / 2)
     farther = jnp.where(jnp.abs(cubic - 1) < jnp.abs(secant - 1), cubic, secant)
     fraction = jnp.where(rise > 0, jnp.where(fits, nearer, parabola), jnp.where(fits, farther, secant))

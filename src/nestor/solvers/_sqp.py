@@ -13,7 +13,7 @@ from nestor.solvers import _quadratic
 from nestor.solvers._contract import Constrained, Info, Point, Problem, code, converged_at_precision, judge
 from nestor.solvers._convexify import convexify
 from nestor.solvers._kkt import residuals
-from nestor.solvers._quadratic import Answer, Quadratic
+from nestor.solvers._quadratic import Answer, Quadratic, Rough
 
 Tree = Any
 
@@ -176,7 +176,9 @@ class SQP:
         eps = float(jnp.finfo(state.base.x.dtype).eps)
         feasible = state.base.violation <= 2 * max(problem.tol, eps**0.5)
         stuck = (state.radius < eps) | (state.idle >= 5)
-        at_rest = converged_at_precision(problem, state.info, state.first) & stuck
+        steep = jnp.max(jnp.abs(state.base.jacobian[0]))
+        fine = state.info.optimality <= min(problem.tol, eps**0.5) * jnp.maximum(steep, 1)
+        at_rest = (converged_at_precision(problem, state.info, state.first) | fine) & stuck
         bottomless = feasible & (state.base.value < -(eps**-1.5))
         hopeless = ~feasible & (state.hopeless > _CHANCES)
         broken = state.base.violation > 1e-4  # and no trust region is small enough to change that
@@ -251,7 +253,8 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     grad, rows = scale * base.jacobian[0], base.rows * scale[None, :]
     own = base.hessian * jnp.outer(scale, scale)
     held, targets = _expected(base, rows, before, walls, state.turn == 0)
-    hessian, linear, _ = convexify(own, held, targets)
+    # A constant for derivatives: where d vanishes, at a solution, they are right all the same.
+    hessian, linear, _ = trees.stop_gradient(convexify(*trees.stop_gradient((own, held, targets))))
     wide = state.radius * _sizes(base.x)
     program = Quadratic(
         hessian,
@@ -267,7 +270,10 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     eps = float(jnp.finfo(price.dtype).eps)
     rounding = 10 * eps * jnp.max(jnp.abs(base.rows) @ jnp.abs(base.x) + jnp.abs(base.at), initial=0.0)
     enough = jnp.maximum(0.01 * tol, rounding)
-    answer, price, left, hopeless = _steered(program, price, state.correcting, base.h.size, enough)
+    most = (1e8 if eps < 1e-10 else 1e4) * jnp.maximum(jnp.max(jnp.abs(base.jacobian[0])), 1)
+    answer, price, left, hopeless = _steered(
+        program, price, state.correcting, base.h.size, enough, wide / scale, most
+    )
     met = ~state.correcting & ~hopeless & (left <= enough)
     price = jnp.where(met, _eased(price, base, answer.multipliers), price)
     d = answer.d
@@ -335,7 +341,7 @@ def _expected(
 class _Steering(NamedTuple):
     turn: jax.Array
     price: jax.Array  # that of the next program
-    answer: Answer
+    answer: Rough
     paid: jax.Array  # the price of `answer`
     left: jax.Array  # the violation that `answer` leaves, to first order
     goal: jax.Array  # what it may leave
@@ -344,29 +350,37 @@ class _Steering(NamedTuple):
 
 
 def _steered(
-    program: Quadratic, price: jax.Array, once: jax.Array, k: int, enough: jax.Array
+    program: Quadratic,
+    price: jax.Array,
+    once: jax.Array,
+    k: int,
+    enough: jax.Array,
+    wide: jax.Array,
+    most: jax.Array,
 ) -> tuple[Answer, jax.Array, jax.Array, jax.Array]:
     """The solution at the lowest price, of those tried, that makes it care enough about the constraints.
 
-    It is enough where it meets them, to first order; or, where no step in the trust region does, where it makes
-    a tenth of the progress that is possible. The price at hand comes first, then the highest, then tenfold ones.
+    It is enough where it meets them, to first order; where only steps to the edge of the trust region do, nine
+    tenths of the way; where none does, a tenth of the progress that is possible. The price at hand comes first,
+    then the highest, then tenfold ones.
 
     Returns:
         The answer, its price, the violation that it leaves, and whether none can be less than at d = 0.
     """
-    eps = float(jnp.finfo(price.dtype).eps)
-    now = _broken(program.at, k)
+    own, (price, enough, wide, most) = trees.stop_gradient((program, (price, enough, wide, most)))
+    now = _broken(own.at, k)
     tiny = 1e-6 * now + enough
-    highest = price * (1e8 if eps < 1e-10 else 1e4)
+    highest = jnp.maximum(most, price)
 
     def turn(w: _Steering) -> _Steering:
-        priced = program._replace(up=w.price * program.up, down=w.price * program.down)
-        found = _quadratic.solve(priced)
-        capped = jnp.abs(found.multipliers) > 0.99 * w.price  # only a row at its price is broken on purpose
-        left = _broken(jnp.where(capped, program.at + program.rows @ found.d, 0.0), k)
+        found = _quadratic.rough(_priced(own, w.price))
+        capped = jnp.abs(found.answer.multipliers) > 0.99 * w.price  # only then it is broken on purpose
+        left = _broken(jnp.where(capped, own.at + own.rows @ found.answer.d, 0.0), k)
         probing = w.turn == 1
         least = jnp.where(probing, left, w.least)
-        goal = jnp.where(probing, jnp.where(left <= tiny, tiny, now - 0.1 * (now - left)), w.goal)
+        inside = jnp.all(jnp.abs(found.answer.d) < 0.99 * wide)
+        nearly = now - jnp.where(left <= tiny, 0.9, 0.1) * (now - left)
+        goal = jnp.where(probing, jnp.where((left <= tiny) & inside, tiny, nearly), w.goal)
         cheap = probing & (w.left <= goal)  # the price at hand was enough after all
         hopeless = probing & (left >= (1 - 1e-6) * now)
         keep = cheap | (probing & ~hopeless)
@@ -382,17 +396,21 @@ def _steered(
             done,
         )
 
-    n = program.low.size
-    nowhere = jnp.zeros((n,), bool)
-    nothing = Answer(
-        jnp.zeros_like(program.low),
-        jnp.zeros_like(program.at),
-        nowhere,
-        nowhere,
-    )
     start = _Steering(
-        jnp.int32(0), price, nothing, price, now, tiny, jnp.zeros_like(now), jnp.zeros((), bool)
+        jnp.int32(0),
+        price,
+        _quadratic.nothing(own),
+        price,
+        now,
+        tiny,
+        jnp.zeros_like(now),
+        jnp.zeros((), bool),
     )
     end = jax.lax.while_loop(lambda w: ~w.done, turn, start)
     hopeless = (end.turn > 1) & (end.least >= (1 - 1e-6) * now) & (now > 1e2 * enough)
-    return end.answer, jnp.where(hopeless, price, end.paid), end.left, hopeless
+    answer = _quadratic.refined(_priced(program, end.paid), end.answer)
+    return answer, jnp.where(hopeless, price, end.paid), end.left, hopeless
+
+
+def _priced(program: Quadratic, price: jax.Array) -> Quadratic:
+    return program._replace(up=price * program.up, down=price * program.down)

@@ -72,6 +72,7 @@ FRONTS: dict[str, Callable[..., Solution]] = {
     "fixed point": fixed_point,
     "least squares": least_squares,
 }
+ASKED_AS = {"composite minimization": "minimization"}  # with no penalty they are the same problems
 
 _SPD = np.array([[1.2, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.8]])  # eigenvalues 0.6 to 1.5
 _TURN = np.array([[1.0, 0.5, 0.0], [-0.5, 1.2, 0.2], [0.0, 0.1, 0.9]])

@@ -14,7 +14,7 @@ from nestor.errors import BadArgument
 from nestor.solution import Solution, Status
 from nestor.solvers import Info
 from nestor.testing._promises import compilations, described, distance, made, require, shapes
-from nestor.testing._questions import FRONTS, QUESTIONS, RIDDLES, Question, cast, measured, solve
+from nestor.testing._questions import ASKED_AS, FRONTS, QUESTIONS, RIDDLES, Question, cast, measured, solve
 
 Tree = Any
 
@@ -56,9 +56,9 @@ class SolverChecks:
         solver = made(self)
         kind = getattr(getattr(solver, "solves", None), "kind", None)
         self._require(
-            kind in FRONTS,
+            ASKED_AS.get(kind, kind) in FRONTS,
             "A solver says what it solves: the class attribute `solves` is one of nestor.solvers.Minimization, "
-            "RootFinding, FixedPointFinding, LeastSquares.",
+            "Composite, RootFinding, FixedPointFinding, LeastSquares.",
             f"solves = {getattr(solver, 'solves', 'missing')!r}",
         )
         for verb, signature in _VERBS.items():
@@ -297,6 +297,7 @@ class SolverChecks:
 
     def _kind(self) -> str:
         kind = getattr(getattr(made(self), "solves", None), "kind", "")
+        kind = ASKED_AS.get(kind, kind)
         self._require(kind in FRONTS, "A solver says what it solves.", f"a solver whose kind is {kind!r}")
         return kind
 

@@ -30,7 +30,7 @@ def as_jax(module: Callable[..., Any]) -> Any:
             (`module.eval()` first), and what it does to its buffers is forgotten.
 
     Returns:
-        For a module a function of (params, *its arguments), with an attribute `params`: the parameters now, a
+        For a module a function of the parameters and of what it takes, with an attribute `params`: those of now, a
         dictionary of JAX arrays by name; `module.load_state_dict(jax.tree.map(torch.from_dlpack, params),
         strict=False)` is the way back. For a function a function with the same arguments. Arrays among them
         become tensors, everything else is handed on as it is and must be hashable; the result is a tree of arrays.
@@ -39,11 +39,12 @@ def as_jax(module: Callable[..., Any]) -> Any:
         BadArgument: no function; a module that is not on the CPU; a result that is no tree of tensors.
         MissingExtra: PyTorch is not installed.
 
-    Cost: it is run once, on zeros, for every combination of shapes, to know the shapes of its results. Each
-    visit to the host costs about 0.1 ms and copies what goes there; a gradient starts with a forward pass of its
-    own, and a product with a Hessian with two. Under `vmap` the lanes go to `torch.func.vmap`, one by one where
-    PyTorch cannot. A derivative that PyTorch lacks (a function with a rule of its own that cannot be
-    differentiated again, an operation without forward mode) is an error of PyTorch at run time.
+    Cost: it is run once, on zeros, for every combination of shapes, to know the shapes of its results. A
+    visit to the host costs about 0.2 ms, one for a gradient 0.5 ms, and copies what goes there; a gradient starts
+    with a forward pass of its own, and a product with a Hessian with two. Under `vmap` the lanes go
+    to `torch.func.vmap`, one by one where PyTorch cannot. A derivative that PyTorch lacks (a function
+    with a rule of its own that cannot be differentiated again, an operation without forward mode) is an error of
+    PyTorch at run time.
 
     >>> import jax, jax.numpy as jnp, nestor, torch
     >>> net = torch.nn.Linear(2, 1, bias=False)
