@@ -1,4 +1,4 @@
-"""Compiling one solve on a net of 5,460 parameters costs at most 1.2 CPU s, and half of jaxopt's with bounds.
+"""Compiling one solve on a net of 5,460 parameters costs at most 1.2 CPU s, and with bounds less than jaxopt's.
 
 Each measurement is a fresh process that reports the CPU time of tracing and compiling alone. The net has 64 inputs,
 64 hidden units and 20 classes, four arrays of parameters, and 100 examples. Ours is `LBFGS`, without bounds and with
@@ -69,7 +69,7 @@ def main(rounds: int = 5) -> None:
     print(
         json.dumps(
             {
-                "claim": "compiling a bounded solve on a net of 5,460 parameters in half of jaxopt's time",
+                "claim": "compiling a solve of 5,460 parameters: 1.2 CPU s at most, with bounds less than jaxopt's",
                 "ours": medians["ours_in_a_box"],
                 "peer": medians["jaxopt_in_a_box"],
                 "ratio": round(statistics.median(ratios), 4),
