@@ -8,6 +8,7 @@ from nestor.search._front import (
     load_study,
     study_names,
 )
+from nestor.search._gp import GPSampler
 from nestor.search._pruners import (
     HyperbandPruner,
     MedianPruner,
@@ -33,6 +34,7 @@ __all__ = [
     "FileStorage",
     "Float",
     "FrozenTrial",
+    "GPSampler",
     "GridSampler",
     "HyperbandPruner",
     "Int",
