@@ -146,11 +146,10 @@ class _Space:
             width = self.widths[name]
             if name in told and isinstance(domain, Float | Array):
                 span = math.log(domain.high / domain.low) if domain.log else domain.high - domain.low
-                value = (
-                    np.ravel(domain.from_unit(row[at : at + width])) if isinstance(domain, Array) else None
-                )
-                if value is None:
+                if isinstance(domain, Float):
                     value = np.array([domain.from_unit(float(row[at]))])
+                else:
+                    value = domain.from_unit(row[at : at + width])
                 found[at : at + width] = np.ravel(told[name]) * span * (value if domain.log else 1.0)
             at += width
         return found * self.ledger.signs[0]
