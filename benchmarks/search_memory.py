@@ -51,7 +51,7 @@ def batch(ask_and_tell, rounds=15):
 
 
 if __name__ == "__main__":
-    size = int(sys.argv[1]) if sys.argv[1:] else 100_000
+    size = int(sys.argv[1]) if sys.argv[1:] else 20_000
     (mine, study), (theirs, other) = bytes_per_trial(ours, size), bytes_per_trial(peer, 2000)
     before = time.process_time()
     len(study.trials)
