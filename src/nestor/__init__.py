@@ -1,82 +1,101 @@
 """Nestor: an optimization is a function, so it can be compiled, batched, nested and differentiated."""
 
 import importlib
+import sys
+import types
 import typing
 
-from nestor import proximal, schedules
-from nestor.adjoints import (
-    DARTS,
-    SAMA,
-    Checkpoint,
-    DerivativeReport,
-    Evolution,
-    FiniteDifference,
-    Forward,
-    Implicit,
-    OneStep,
-    Reversible,
-    Truncate,
-    Unroll,
-    check_derivatives,
-)
-from nestor.errors import (
-    BadArgument,
-    CannotDifferentiate,
-    MissingExtra,
-    NestorError,
-    ReversalFailed,
-    SolveFailed,
-)
-from nestor.linear import CG, GMRES, LU, BiCGStab, Cholesky, Neumann, Nystrom
-from nestor.minimize import minimize
-from nestor.solution import KKT, History, Solution, Stats, Status
-from nestor.solvers import (
-    BFGS,
-    LBFGS,
-    SQP,
-    AdaGradStep,
-    Anderson,
-    AugmentedLagrangian,
-    Backtracking,
-    BlockCoordinateDescent,
-    Broyden,
-    Constraint,
-    CurveFit,
-    Dogleg,
-    Entropy,
-    FixedStep,
-    FrankWolfe,
-    GaussNewton,
-    GradientDescent,
-    LevenbergMarquardt,
-    LineSearchNewton,
-    LineSearchNewtonCG,
-    MirrorDescent,
-    Newton,
-    NewtonCG,
-    NewtonRoot,
-    NonlinearCG,
-    Optax,
-    Picard,
-    ProjectedGradient,
-    ProximalGradient,
-    Report,
-    RMSPropStep,
-    ScheduledStep,
-    StrongWolfe,
-    argmin,
-    curve_fit,
-    find_root,
-    fixed_point,
-    least_squares,
-    minimize_batch,
-    minimum,
-    solve_qp,
-)
-
 if typing.TYPE_CHECKING:
-    from nestor import levels, torch
-    from nestor.levels import Graph, Level
+    from nestor import levels, proximal, schedules, search, torch
+    from nestor.adjoints import (
+        DARTS,
+        SAMA,
+        Checkpoint,
+        DerivativeReport,
+        Evolution,
+        FiniteDifference,
+        Forward,
+        Implicit,
+        OneStep,
+        Reversible,
+        Truncate,
+        Unroll,
+        check_derivatives,
+    )
+    from nestor.errors import (
+        BadArgument,
+        CannotDifferentiate,
+        MissingExtra,
+        NestorError,
+        ReversalFailed,
+        SolveFailed,
+    )
+    from nestor.levels import (
+        Graph,
+        Level,
+    )
+    from nestor.linear import (
+        CG,
+        GMRES,
+        LU,
+        BiCGStab,
+        Cholesky,
+        Neumann,
+        Nystrom,
+    )
+    from nestor.minimize import (
+        minimize,
+    )
+    from nestor.solution import (
+        KKT,
+        History,
+        Solution,
+        Stats,
+        Status,
+    )
+    from nestor.solvers import (
+        BFGS,
+        LBFGS,
+        SQP,
+        AdaGradStep,
+        Anderson,
+        AugmentedLagrangian,
+        Backtracking,
+        BlockCoordinateDescent,
+        Broyden,
+        Constraint,
+        CurveFit,
+        Dogleg,
+        Entropy,
+        FixedStep,
+        FrankWolfe,
+        GaussNewton,
+        GradientDescent,
+        LevenbergMarquardt,
+        LineSearchNewton,
+        LineSearchNewtonCG,
+        MirrorDescent,
+        Newton,
+        NewtonCG,
+        NewtonRoot,
+        NonlinearCG,
+        Optax,
+        Picard,
+        ProjectedGradient,
+        ProximalGradient,
+        Report,
+        RMSPropStep,
+        ScheduledStep,
+        StrongWolfe,
+        argmin,
+        curve_fit,
+        find_root,
+        fixed_point,
+        least_squares,
+        minimize_batch,
+        minimum,
+        solve_qp,
+    )
     from nestor.training import (
         Cost,
         CostTable,
@@ -193,6 +212,7 @@ __all__ = [
     "proximal",
     "rmsprop",
     "schedules",
+    "search",
     "sgd",
     "solve_qp",
     "torch",
@@ -200,9 +220,95 @@ __all__ = [
     "tuned",
 ]
 
-_LATER = {  # rooms that are imported when they are first asked for
-    "levels": ("Graph", "Level"),
-    "torch": (),
+# Everything is imported when it is first asked for: `nestor.search` and `nestor.errors` need no JAX.
+_SHOWN = {
+    "adjoints": (
+        "DARTS",
+        "SAMA",
+        "Checkpoint",
+        "DerivativeReport",
+        "Evolution",
+        "FiniteDifference",
+        "Forward",
+        "Implicit",
+        "OneStep",
+        "Reversible",
+        "Truncate",
+        "Unroll",
+        "check_derivatives",
+    ),
+    "errors": (
+        "BadArgument",
+        "CannotDifferentiate",
+        "MissingExtra",
+        "NestorError",
+        "ReversalFailed",
+        "SolveFailed",
+    ),
+    "levels": (
+        "Graph",
+        "Level",
+    ),
+    "linear": (
+        "CG",
+        "GMRES",
+        "LU",
+        "BiCGStab",
+        "Cholesky",
+        "Neumann",
+        "Nystrom",
+    ),
+    "minimize": ("minimize",),
+    "solution": (
+        "KKT",
+        "History",
+        "Solution",
+        "Stats",
+        "Status",
+    ),
+    "solvers": (
+        "BFGS",
+        "LBFGS",
+        "SQP",
+        "AdaGradStep",
+        "Anderson",
+        "AugmentedLagrangian",
+        "Backtracking",
+        "BlockCoordinateDescent",
+        "Broyden",
+        "Constraint",
+        "CurveFit",
+        "Dogleg",
+        "Entropy",
+        "FixedStep",
+        "FrankWolfe",
+        "GaussNewton",
+        "GradientDescent",
+        "LevenbergMarquardt",
+        "LineSearchNewton",
+        "LineSearchNewtonCG",
+        "MirrorDescent",
+        "Newton",
+        "NewtonCG",
+        "NewtonRoot",
+        "NonlinearCG",
+        "Optax",
+        "Picard",
+        "ProjectedGradient",
+        "ProximalGradient",
+        "Report",
+        "RMSPropStep",
+        "ScheduledStep",
+        "StrongWolfe",
+        "argmin",
+        "curve_fit",
+        "find_root",
+        "fixed_point",
+        "least_squares",
+        "minimize_batch",
+        "minimum",
+        "solve_qp",
+    ),
     "training": (
         "Cost",
         "CostTable",
@@ -224,15 +330,45 @@ _LATER = {  # rooms that are imported when they are first asked for
         "tuned",
     ),
 }
+_ROOMS = {
+    *_SHOWN,
+    "cli",
+    "loops",
+    "plots",
+    "programs",
+    "proximal",
+    "schedules",
+    "search",
+    "testing",
+    "torch",
+    "trees",
+    "settings",
+}
+_PLACES = {name: room for room, names in _SHOWN.items() for name in names}
 
 
 def __getattr__(name: str) -> typing.Any:
-    for room, shown in _LATER.items():
-        if name == room or name in shown:
-            found = importlib.import_module(f"nestor.{room}")
-            return found if name == room else getattr(found, name)
-    raise AttributeError(f"module 'nestor' has no attribute {name!r}")
+    if name in _PLACES:
+        found = getattr(importlib.import_module(f"nestor.{_PLACES[name]}"), name)
+    elif name in _ROOMS:
+        found = importlib.import_module(f"nestor.{name}")
+    else:
+        raise AttributeError(f"module 'nestor' has no attribute {name!r}")
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _House(types.ModuleType):
+    """This module; `nestor.minimize` stays the function when its room of the same name is imported."""
+
+    def __setattr__(self, name: str, value: typing.Any) -> None:
+        if name in _PLACES and isinstance(value, types.ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _House

@@ -1,0 +1,163 @@
+"""How a study speaks to its storage: straight to the columns in memory, or through a log that others write too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from nestor.search._ledger import Ledger, pack
+from nestor.search._spaces import Array, Domain
+from nestor.search._storages import Entry, MemoryStorage, Storage
+
+_SOON = 0.5  # seconds after which others see what a running trial suggested
+
+
+class Direct:
+    """Entries go straight into the columns, which all studies of this process share."""
+
+    shared = False
+
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self.worker = "here"
+        self.lease = float("inf")
+
+    def commit(self, *entries: Entry) -> list[Any]:
+        """Take entries into account; what came of each."""
+        return [self.ledger.apply(entry) for entry in entries]
+
+    def sync(self) -> None:
+        """Nothing comes from elsewhere."""
+
+    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
+        """Write down a parameter of a running trial."""
+        self.ledger.set_param(number, name, domain, stored)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Shared:
+    """Entries go into the log of a storage; the columns follow what the log says."""
+
+    shared = True
+
+    def __init__(self, storage: Storage, study: str, header: dict[str, Any]):
+        self.storage, self.study = storage, study
+        self.ledger = Ledger(header)
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.lease = float(getattr(storage, "lease", 60.0))
+        self._place = 0
+        self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
+        self._lock = threading.Lock()
+        self._pulse: threading.Thread | None = None
+        self._closed = threading.Event()
+        self.sync()
+
+    def commit(self, *entries: Entry) -> list[Any]:
+        """Append entries in one transaction, and read on; what came of each."""
+        self._start_pulse(entries)
+        with self._lock:
+            told = {entry["number"] for entry in entries if entry["do"] == "tell"}
+            unsaid = self._take_unsaid(told)
+            for entry in entries:
+                if entry["do"] == "tell" and entry["number"] in told:
+                    params = self._unsaid.pop(entry["number"], None)
+                    if params:
+                        entry["params"] = {**_as_json(params), **entry.get("params", {})}
+            last = self.storage.append(self.study, [*unsaid, *entries])
+        return self._follow(last)[-len(entries) :]
+
+    def sync(self) -> None:
+        """Read what others have written."""
+        self._follow(0)
+
+    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
+        """Write down a parameter: in the columns now, in the log with the next change of state, or soon."""
+        self.ledger.set_param(number, name, domain, stored)
+        with self._lock:
+            self._unsaid.setdefault(number, {})[name] = (domain, stored)
+
+    def flush(self) -> None:
+        """Tell the log what it does not hold yet."""
+        with self._lock:
+            unsaid = self._take_unsaid(set())
+            if unsaid:
+                self.storage.append(self.study, unsaid)
+
+    def close(self) -> None:
+        """End the signs of life."""
+        self._closed.set()
+
+    def _take_unsaid(self, but: set[int]) -> list[Entry]:
+        taken = [number for number in self._unsaid if number not in but]
+        return [
+            {"do": "set", "number": number, "params": _as_json(self._unsaid.pop(number))} for number in taken
+        ]
+
+    def _follow(self, last: int) -> list[Any]:
+        """Apply what the log has to add; the outcomes up to the place `last`."""
+        outcomes = []
+        for place, entry in self.storage.read(self.study, self._place):
+            outcome = self.ledger.apply(entry)
+            self._place = place
+            if place <= last:
+                outcomes.append(outcome)
+        return outcomes
+
+    def _start_pulse(self, entries: Sequence[Entry]) -> None:
+        if self._pulse is None and any(entry["do"] in ("ask", "claim") for entry in entries):
+            self._pulse = threading.Thread(
+                target=_beat, args=(weakref.ref(self), self._closed, self.lease), daemon=True
+            )
+            self._pulse.start()
+
+
+def _beat(channel_of: weakref.ref[Shared], closed: threading.Event, lease: float) -> None:
+    """Give signs of life while trials run here; it writes to the log alone, never to the columns."""
+    heard = time.monotonic()
+    while not closed.wait(min(_SOON, lease / 6)):
+        due = time.monotonic() - heard > lease / 3
+        if due:
+            heard = time.monotonic()
+        if not _beat_once(channel_of(), due):
+            return
+
+
+def _beat_once(channel: Shared | None, due: bool) -> bool:
+    """One sign of life if it is due, and what others do not know yet; False when nobody needs it any more."""
+    if channel is None:
+        return False
+    # When the storage is busy or away, the next one may come through.
+    with contextlib.suppress(Exception):
+        if due and channel.worker in list(channel.ledger.owners.values()):
+            beat = {"do": "beat", "by": channel.worker, "at": time.time(), "lease": channel.lease}
+            channel.storage.append(channel.study, [beat])
+        channel.flush()
+    return True
+
+
+def _as_json(params: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: [domain.as_json(), pack(stored) if isinstance(domain, Array) else stored]
+        for name, (domain, stored) in params.items()
+    }
+
+
+def channel_to(storage: Storage, study: str, header: dict[str, Any]) -> Direct | Shared:
+    """The channel to a study of a storage."""
+    if isinstance(storage, MemoryStorage):
+        if study not in storage.ledgers:
+            storage.ledgers[study] = Ledger(header)
+        return Direct(storage.ledgers[study])
+    return Shared(storage, study, header)

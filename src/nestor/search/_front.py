@@ -1,0 +1,240 @@
+"""Studies by name: create, load, copy, delete, import."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nestor.errors import BadArgument
+from nestor.search._pruners import Pruner
+from nestor.search._records import Direction
+from nestor.search._samplers import Sampler
+from nestor.search._storages import Storage, storage_at
+from nestor.search._study import Study
+from nestor.search._tpe import TPESampler
+
+_REGISTER = ""  # the list of entries that says which studies there are
+
+
+def create_study(
+    *,
+    storage: Any = None,
+    study_name: str | None = None,
+    direction: str | Direction | None = None,
+    directions: Sequence[str | Direction] | None = None,
+    sampler: Sampler | None = None,
+    pruner: Pruner | None = None,
+    load_if_exists: bool = False,
+) -> Study:
+    """Begin a study.
+
+    Args:
+        storage: None for memory, a path or ``"sqlite:///path"`` for a file, or an object with the two verbs of
+            `Storage`.
+        study_name: its name in the storage; None makes one up.
+        direction: ``"minimize"`` (the default) or ``"maximize"``.
+        directions: one direction an objective, for several.
+        sampler: suggests parameters; None is ``TPESampler()``. Give it a seed to be able to repeat the study.
+        pruner: ends trials early; None does not.
+        load_if_exists: whether a study of this name is gone on with; else it is an error.
+
+    >>> from nestor import search
+    >>> study = search.create_study(direction="maximize", sampler=search.RandomSampler(seed=0))
+    >>> study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=30)
+    >>> study.best_value > 0.8
+    True
+    """
+    kept = storage_at(storage, "create_study")
+    if direction is not None and directions is not None:
+        raise BadArgument("create_study", "directions", got="both", want="alone", do="drop direction")
+    names = [direction or "minimize"] if directions is None else list(directions)
+    try:
+        chosen = [str(Direction(name)) for name in names]
+    except ValueError as error:
+        want = "'minimize' or 'maximize'"
+        raise BadArgument(
+            "create_study", "direction", got=names, want=want, do="pass one of these"
+        ) from error
+    if not chosen:
+        raise BadArgument("create_study", "directions", got="empty", want="one an objective", do="name one")
+    identity = uuid.uuid4().hex
+    header = {"name": study_name or f"study-{identity[:12]}", "directions": chosen, "created": time.time()}
+    kept.append(_REGISTER, [{"do": "create", "id": identity, **header}])
+    found = _register(kept)[header["name"]]
+    if found["id"] != identity and not load_if_exists:
+        raise BadArgument(
+            *("create_study", "study_name"),
+            got=header["name"],
+            want="a name that is not taken",
+            do="pass load_if_exists=True to go on with that study, or another name",
+        )
+    if found["directions"] != chosen and (direction or directions):
+        want = f"those of the study that is there: {found['directions']}"
+        raise BadArgument(
+            "create_study", "directions", got=chosen, want=want, do="drop it, or take another name"
+        )
+    return _study(kept, found, sampler, pruner)
+
+
+def load_study(
+    *,
+    study_name: str | None = None,
+    storage: Any,
+    sampler: Sampler | None = None,
+    pruner: Pruner | None = None,
+) -> Study:
+    """Go on with a study. Sampler and pruner are not kept with it: give them again, seeds included.
+
+    Args:
+        study_name: its name; None where the storage holds one study.
+        storage: where it is kept; see `create_study`.
+        sampler: as in `create_study`.
+        pruner: as in `create_study`.
+
+    >>> from nestor import search
+    >>> storage = search.MemoryStorage()
+    >>> search.create_study(storage=storage, study_name="mine").add_trials([])
+    >>> search.load_study(storage=storage).name
+    'mine'
+    """
+    kept = storage_at(storage, "load_study")
+    return _study(kept, _find(kept, study_name, "load_study"), sampler, pruner)
+
+
+def delete_study(*, study_name: str, storage: Any) -> None:
+    """Delete a study and its trials.
+
+    Args:
+        study_name: its name.
+        storage: where it is kept; see `create_study`.
+
+    >>> from nestor import search
+    >>> storage = search.MemoryStorage()
+    >>> _ = search.create_study(storage=storage, study_name="mine")
+    >>> search.delete_study(study_name="mine", storage=storage)
+    >>> search.study_names(storage)
+    []
+    """
+    kept = storage_at(storage, "delete_study")
+    found = _find(kept, study_name, "delete_study")
+    kept.append(_REGISTER, [{"do": "delete", "id": found["id"]}])
+    drop = getattr(kept, "drop", None)
+    if drop is not None:
+        drop(found["id"])
+
+
+def copy_study(
+    *,
+    from_study_name: str,
+    from_storage: Any,
+    to_storage: Any,
+    to_study_name: str | None = None,
+) -> Study:
+    """Copy a study, with all its trials and notes, into another storage or under another name.
+
+    Args:
+        from_study_name: the name of what is copied.
+        from_storage: where it is kept; see `create_study`.
+        to_storage: where the copy is kept.
+        to_study_name: the name of the copy; None keeps the name.
+
+    >>> from nestor import search
+    >>> storage = search.MemoryStorage()
+    >>> search.create_study(storage=storage, study_name="a").optimize(lambda trial: trial.number, n_trials=3)
+    >>> copy = search.copy_study(
+    ...     from_study_name="a", from_storage=storage, to_storage=storage, to_study_name="b"
+    ... )
+    >>> len(copy.trials)
+    3
+    """
+    source = load_study(study_name=from_study_name, storage=storage_at(from_storage, "copy_study"))
+    ledger = source._ledger
+    entries = [ledger.entry(number) for number in range(ledger.size)]
+    name = to_study_name or from_study_name
+    return _made(storage_at(to_storage, "copy_study"), name, source._header, ledger.user_attrs, entries)
+
+
+def import_study(
+    path: str | os.PathLike[str], *, storage: Any = None, study_name: str | None = None
+) -> Study:
+    """The study that `Study.export` wrote, in a storage.
+
+    Args:
+        path: the file of JSON lines.
+        storage: where to keep it; see `create_study`.
+        study_name: its name there; None keeps the one that it had.
+
+    >>> import tempfile, pathlib
+    >>> from nestor import search
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "study.jsonl"
+    >>> study = search.create_study()
+    >>> study.optimize(lambda trial: trial.suggest_int("n", 1, 5), n_trials=4)
+    >>> study.export(path)
+    >>> [trial.params for trial in search.import_study(path).trials] == [t.params for t in study.trials]
+    True
+    """
+    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+    if not lines or lines[0].get("nestor_study") != 1:
+        raise BadArgument(
+            "import_study", "path", got=str(path), want="a file that export wrote", do="check it"
+        )
+    head = lines[0]
+    kept = storage_at(storage, "import_study")
+    return _made(kept, study_name or head["name"], head, head.get("user_attrs", {}), lines[1:])
+
+
+def study_names(storage: Any) -> list[str]:
+    """The names of the studies in a storage, in the order in which they were created.
+
+    >>> from nestor import search
+    >>> search.study_names(search.MemoryStorage())
+    []
+    """
+    return list(_register(storage_at(storage, "study_names")))
+
+
+def _made(
+    storage: Storage, name: str, header: dict[str, Any], notes: dict[str, Any], entries: list[dict[str, Any]]
+) -> Study:
+    study = create_study(storage=storage, study_name=name, directions=header["directions"])
+    if notes:
+        study._channel.commit({"do": "attrs", "attrs": notes})
+    if entries:
+        study._channel.commit(*entries)
+    return study
+
+
+def _study(storage: Storage, found: dict[str, Any], sampler: Sampler | None, pruner: Pruner | None) -> Study:
+    for name, thing in (("sampler", sampler), ("pruner", pruner)):
+        if thing is not None and (isinstance(thing, type) or not callable(thing)):
+            raise BadArgument(
+                "create_study", name, got=thing, want=f"a {name}", do=f"pass an instance of a {name}"
+            )
+    header = {key: value for key, value in found.items() if key not in ("do", "id")}
+    return Study(storage, found["id"], header, sampler or TPESampler(), pruner)
+
+
+def _register(storage: Storage) -> dict[str, dict[str, Any]]:
+    """Name to the entry that created it, of all studies: the first of a name has it until it is deleted."""
+    found: dict[str, dict[str, Any]] = {}
+    for _, entry in storage.read(_REGISTER, 0):
+        if entry["do"] == "create":
+            found.setdefault(entry["name"], entry)
+        else:
+            found = {name: other for name, other in found.items() if other["id"] != entry["id"]}
+    return found
+
+
+def _find(storage: Storage, name: str | None, where: str) -> dict[str, Any]:
+    there = _register(storage)
+    if name is None and len(there) == 1:
+        return next(iter(there.values()))
+    if name not in there:
+        want = f"one of {list(there)}"
+        raise BadArgument(where, "study_name", got=name, want=want, do="pass a name that is there")
+    return there[name]

@@ -1,0 +1,421 @@
+"""A study as columns, and the entries of a log that make it: the same entries in the same order, the same study."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nestor.errors import NestorError
+from nestor.search._records import Direction, FrozenTrial, TrialState
+from nestor.search._spaces import Array, Domain, domain_from_json
+
+_RUNNING, _WAITING, _PAUSED = TrialState.RUNNING, TrialState.WAITING, TrialState.PAUSED
+_FIRST = 64  # rows of a new table
+_GROWTH = 1.3
+MOST_ATTEMPTS = 5  # a trial that so many workers died of has failed
+
+
+class Column:
+    """The stored values of one parameter, and for every trial its domain (its place in a list, from 1; 0: none)."""
+
+    __slots__ = ("arrays", "kinds", "values")
+
+    def __init__(self, rows: int):
+        self.values = np.zeros(rows)
+        self.kinds = np.zeros(rows, np.uint16)
+        self.arrays: dict[int, np.ndarray] = {}
+
+
+class Ledger:
+    """Everything a study knows, in columns; it changes by `apply` alone."""
+
+    def __init__(self, header: dict[str, Any]):
+        self.header = header
+        self.directions = tuple(Direction(name) for name in header["directions"])
+        self.signs = np.array([direction.sign for direction in self.directions])
+        self.size = self.finished = 0
+        self.state = np.zeros(_FIRST, np.int8)
+        self.values = np.full((_FIRST, len(self.directions)), math.nan)
+        self.started = np.full(_FIRST, math.nan)
+        self.ended = np.full(_FIRST, math.nan)
+        self.attempts = np.zeros(_FIRST, np.int16)
+        self.order = np.zeros(_FIRST, np.int32)  # numbers of finished trials, as they finished
+        self.columns: dict[str, Column] = {}
+        self.domains: list[Domain] = []
+        self._domain_places: dict[Domain, int] = {}
+        self.latest: dict[str, Domain] = {}
+        self.user_attrs: dict[str, Any] = {}
+        self.trial_attrs: dict[int, dict[str, Any]] = {}
+        self.reports: dict[int, dict[int, float]] = {}
+        self.steps: dict[int, dict[int, float]] = {}  # the same by step: step -> number -> value
+        self.constraints: dict[int, tuple[float, ...]] = {}
+        self.gradients: dict[int, dict[str, Any]] = {}
+        self.errors: dict[int, str] = {}
+        self.checkpoints: dict[int, str] = {}
+        self.fixed: dict[int, dict[str, Any]] = {}  # what an enqueued trial was given
+        self.owners: dict[int, str] = {}  # of running trials
+        self.deaths: dict[int, int] = {}  # how many workers a trial has outlived
+        self.waiting: dict[int, None] = {}
+        self.paused: dict[int, None] = {}
+        self.leases: dict[str, tuple[float, float]] = {}  # worker -> (last heartbeat, seconds it is good for)
+
+    def become(self, other: Ledger) -> None:
+        """Hold what another one holds."""
+        self.__dict__.update(other.__dict__)
+
+    def apply(self, entry: dict[str, Any]) -> Any:
+        """Take one entry of the log into account; what came of it (a number, or whether it held)."""
+        return _VERBS[entry["do"]](self, entry)
+
+    # --- entries ------------------------------------------------------------------------------
+
+    def _ask(self, entry: dict[str, Any]) -> list[int] | None:
+        """New running trials: their numbers. With `if`: only when the study has that many trials."""
+        if entry.get("if", self.size) != self.size:
+            return None
+        worker, now, count = entry["by"], entry["at"], entry["n"]
+        first = self.size
+        numbers = list(range(first, first + count))
+        self._grow(first + count)
+        self.state[first : first + count] = _RUNNING
+        self.started[first : first + count] = now
+        self.attempts[first : first + count] = 1
+        self.size = first + count
+        self.owners.update({number: worker for number in numbers})
+        self._beat(entry)
+        return numbers
+
+    def _claim(self, entry: dict[str, Any]) -> bool:
+        """Run a trial that waits, is paused, or whose worker's lease is over. The first to claim has it."""
+        number, worker, now = entry["number"], entry["by"], entry["at"]
+        if self.attempts[number] != entry["attempt"] - 1:
+            return False
+        state = self.state[number]
+        if state == _RUNNING:
+            if not self.is_orphan(number, now):
+                return False
+            self.deaths[number] = self.deaths.get(number, 0) + 1
+        elif state not in (_WAITING, _PAUSED):
+            return False
+        self.waiting.pop(number, None)
+        self.paused.pop(number, None)
+        self.state[number] = _RUNNING
+        if math.isnan(self.started[number]):
+            self.started[number] = now
+        self.attempts[number] += 1
+        self.owners[number] = worker
+        self._beat(entry)
+        return True
+
+    def _beat(self, entry: dict[str, Any]) -> None:
+        worker = entry["by"]
+        known = self.leases.get(worker)
+        lease = entry.get("lease") or (known[1] if known else 60.0)
+        self.leases[worker] = (max(entry["at"], known[0] if known else -math.inf), lease)
+
+    def _orphan(self, entry: dict[str, Any]) -> None:
+        """A worker is known to be dead: what it ran waits for another."""
+        for number in [number for number, worker in self.owners.items() if worker == entry["worker"]]:
+            self.deaths[number] = self.deaths.get(number, 0) + 1
+            self._wait(number)
+
+    def _release(self, entry: dict[str, Any]) -> bool:
+        """A worker gives a trial back, to be run again."""
+        number = entry["number"]
+        if self.state[number] != _RUNNING or self.owners.get(number) != entry["by"]:
+            return False
+        self._wait(number)
+        return True
+
+    def _wait(self, number: int) -> None:
+        self.owners.pop(number, None)
+        self.state[number] = _WAITING
+        self.waiting[number] = None
+
+    def _enqueue(self, entry: dict[str, Any]) -> int:
+        number = self._append_row(_WAITING)
+        self.waiting[number] = None
+        self.fixed[number] = entry["params"]
+        if entry.get("attrs"):
+            self.trial_attrs[number] = dict(entry["attrs"])
+        return number
+
+    def _set(self, entry: dict[str, Any]) -> None:
+        """Parameters of a trial: name -> [domain, stored value]."""
+        if self.state[entry["number"]] == _RUNNING:
+            self._set_params(entry["number"], entry["params"])
+
+    def _report(self, entry: dict[str, Any]) -> None:
+        number = entry["number"]
+        if self.state[number] == _RUNNING:
+            if "params" in entry:
+                self._set_params(number, entry["params"])
+            self._set_report(number, entry["step"], entry["value"])
+
+    def _checkpoint(self, entry: dict[str, Any]) -> None:
+        if self.state[entry["number"]] == _RUNNING:
+            self.checkpoints[entry["number"]] = entry["data"]
+
+    def _attrs(self, entry: dict[str, Any]) -> None:
+        number = entry.get("number")
+        (self.user_attrs if number is None else self.trial_attrs.setdefault(number, {})).update(
+            entry["attrs"]
+        )
+
+    def _tell(self, entry: dict[str, Any]) -> bool:
+        """How a trial ended. The first to tell is heard; a late worker, whose trial has ended, is not."""
+        number, state = entry["number"], entry["state"]
+        if self.state[number] >= TrialState.COMPLETE:
+            return False
+        if number in self.waiting:
+            del self.waiting[number]
+        self.paused.pop(number, None)
+        self._finish(number, state, entry)
+        return True
+
+    def _add(self, entry: dict[str, Any]) -> int:
+        """A whole trial, from elsewhere."""
+        number = self._append_row(TrialState(entry["state"]))
+        self.started[number] = _or_nan(entry.get("started"))
+        self.attempts[number] = entry.get("attempt", 0)
+        if entry.get("checkpoint"):
+            self.checkpoints[number] = entry["checkpoint"]
+        if entry.get("fixed"):
+            self.fixed[number] = entry["fixed"]
+        if entry["state"] == _RUNNING:
+            self.owners[number] = entry.get("by") or ""
+        if entry["state"] == _WAITING:
+            self.waiting[number] = None
+        self._finish(number, entry["state"], entry)
+        return number
+
+    # --- parts of entries ---------------------------------------------------------------------
+
+    def _finish(self, number: int, state: int, entry: dict[str, Any]) -> None:
+        if entry.get("params"):
+            self._set_params(number, entry["params"])
+        for step, value in (entry.get("reports") or {}).items():
+            self._set_report(number, int(step), value)
+        values = entry.get("values")
+        if values is not None:
+            self.values[number] = values
+        if entry.get("attrs"):
+            self.trial_attrs.setdefault(number, {}).update(entry["attrs"])
+        if entry.get("constraints") is not None:
+            self.constraints[number] = tuple(entry["constraints"])
+        if entry.get("gradient") is not None:
+            self.gradients[number] = entry["gradient"]
+        if entry.get("error"):
+            self.errors[number] = entry["error"]
+        self.state[number] = state
+        if state in (_RUNNING, _WAITING):
+            return
+        self.owners.pop(number, None)
+        self.ended[number] = _or_nan(entry.get("at"))
+        if state == _PAUSED:
+            self.paused[number] = None
+            return
+        self.checkpoints.pop(number, None)
+        self.order[self.finished] = number
+        self.finished += 1
+
+    def _set_params(self, number: int, params: dict[str, Any]) -> None:
+        for name, (written, stored) in params.items():
+            domain = written if isinstance(written, Domain) else domain_from_json(written)
+            self.set_param(number, name, domain, stored)
+
+    def set_param(self, number: int, name: str, domain: Domain, stored: Any) -> None:
+        """Write one parameter into its column; doing it twice is doing it once."""
+        place = self._domain_places.get(domain)
+        if place is None:
+            self.domains.append(domain)
+            place = self._domain_places[domain] = len(self.domains)
+            if place > np.iinfo(np.uint16).max:
+                raise NestorError("A study holds at most 65535 different domains: suggest from fixed ranges.")
+        column = self.columns.get(name)
+        if column is None:
+            column = self.columns[name] = Column(len(self.state))
+        if isinstance(domain, Array):
+            column.arrays[number] = stored if isinstance(stored, np.ndarray) else unpack(stored, domain.shape)
+        else:
+            column.values[number] = stored
+        column.kinds[number] = place
+        self.latest[name] = domain
+
+    def _set_report(self, number: int, step: int, value: float) -> None:
+        self.reports.setdefault(number, {})[step] = value
+        self.steps.setdefault(step, {})[number] = value
+        self.values[number, 0] = value
+
+    def _append_row(self, state: TrialState) -> int:
+        number = self.size
+        self._grow(number + 1)
+        self.state[number] = state
+        self.size = number + 1
+        return number
+
+    def _grow(self, rows: int) -> None:
+        before = len(self.state)
+        if rows <= before:
+            return
+        more = max(rows, int(before * _GROWTH)) - before
+        self.state = np.concatenate([self.state, np.zeros(more, np.int8)])
+        self.values = np.concatenate([self.values, np.full((more, self.values.shape[1]), math.nan)])
+        self.started = np.concatenate([self.started, np.full(more, math.nan)])
+        self.ended = np.concatenate([self.ended, np.full(more, math.nan)])
+        self.attempts = np.concatenate([self.attempts, np.zeros(more, np.int16)])
+        self.order = np.concatenate([self.order, np.zeros(more, np.int32)])
+        for column in self.columns.values():
+            column.values = np.concatenate([column.values, np.zeros(more)])
+            column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint16)])
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def is_orphan(self, number: int, now: float) -> bool:
+        """Whether a running trial's worker has not been heard of for longer than its lease."""
+        seen, lease = self.leases.get(self.owners.get(number, ""), (-math.inf, 0.0))
+        return now > seen + lease
+
+    def claimable(self, now: float) -> int | None:
+        """The first trial that waits for a worker, or whose worker is gone."""
+        orphans = [number for number in self.owners if self.is_orphan(number, now)]
+        return min([*self.waiting, *orphans], default=None)
+
+    def param(self, number: int, name: str) -> tuple[Domain, Any] | None:
+        """The domain and the value of a parameter of a trial; None if it has none of that name."""
+        column = self.columns.get(name)
+        place = 0 if column is None else int(column.kinds[number])
+        if column is None or place == 0:
+            return None
+        domain = self.domains[place - 1]
+        if isinstance(domain, Array):
+            return domain, column.arrays[number]
+        return domain, domain.decode(column.values[number])
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial as a record."""
+        found = {name: found for name in self.columns if (found := self.param(number, name)) is not None}
+        values = self.values[number]
+        told = self.state[number] in (TrialState.COMPLETE, TrialState.PRUNED) and not np.isnan(values).any()
+        return FrozenTrial(
+            number=number,
+            state=TrialState(int(self.state[number])),
+            values=tuple(values.tolist()) if told else None,
+            params={name: value for name, (_, value) in found.items()},
+            domains={name: domain for name, (domain, _) in found.items()},
+            user_attrs=dict(self.trial_attrs.get(number, ())),
+            reports=dict(self.reports.get(number, ())),
+            constraints=self.constraints.get(number),
+            gradient=self.gradients.get(number),
+            error=self.errors.get(number),
+            started=_or_none(self.started[number]),
+            ended=_or_none(self.ended[number]),
+            attempt=int(self.attempts[number]),
+        )
+
+    def entry(self, number: int) -> dict[str, Any]:
+        """One trial as the entry that adds it to another study."""
+        trial = self.trial(number)
+        params = {}
+        for name, domain in trial.domains.items():
+            value = trial.params[name]
+            params[name] = [
+                domain.as_json(),
+                pack(value) if isinstance(domain, Array) else domain.encode(value),
+            ]
+        written = {
+            "do": "add",
+            "state": int(trial.state),
+            "values": trial.values,
+            "params": params,
+            "reports": {str(step): value for step, value in trial.reports.items()},
+            "attrs": trial.user_attrs,
+            "constraints": trial.constraints,
+            "gradient": trial.gradient,
+            "error": trial.error,
+            "started": trial.started,
+            "at": trial.ended,
+            "attempt": trial.attempt,
+            "by": self.owners.get(number),
+            "checkpoint": self.checkpoints.get(number),
+            "fixed": self.fixed.get(number),
+        }
+        return {key: value for key, value in written.items() if value not in (None, {}, ())}
+
+    def violations(self, rows: np.ndarray) -> np.ndarray:
+        """By how much the constraints of trials are missed, in all; 0 for those that have none."""
+        missed = np.zeros(len(rows))
+        if self.constraints:
+            for place, number in enumerate(rows.tolist()):
+                missed[place] = sum(max(value, 0.0) for value in self.constraints.get(number, ()))
+        return missed
+
+
+class History:
+    """What a sampler may look at: the trials that were finished when a trial began, and those under way.
+
+    Attributes:
+        ledger: the columns.
+        watched: whether trials under way may be looked at (not in the ordered mode).
+        memo: for what samplers derive from it; it is forgotten with it.
+    """
+
+    __slots__ = ("_finished", "_horizon", "_rows", "ledger", "memo", "watched")
+
+    def __init__(self, ledger: Ledger, horizon: int | None = None):
+        self.ledger, self.watched = ledger, horizon is None
+        self.memo: dict[Any, Any] = {}
+        self._finished, self._horizon = ledger.finished, horizon
+        self._rows: np.ndarray | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The numbers of the finished trials, ascending."""
+        if self._rows is None:
+            rows = np.sort(self.ledger.order[: self._finished])
+            self._rows = rows if self._horizon is None else rows[rows <= self._horizon]
+        return self._rows
+
+    def pending(self, number: int) -> list[int]:
+        """The other trials that run or pause."""
+        if not self.watched:
+            return []
+        return [other for other in (*self.ledger.owners, *self.ledger.paused) if other != number]
+
+
+def pack(values: np.ndarray | Sequence[float]) -> str:
+    """An array of reals as text."""
+    return base64.b64encode(np.ascontiguousarray(values, "<f8").tobytes()).decode()
+
+
+def unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array that `pack` wrote; it cannot be written to."""
+    return np.frombuffer(base64.b64decode(text), "<f8").reshape(shape)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+_VERBS = {
+    "ask": Ledger._ask,
+    "claim": Ledger._claim,
+    "beat": Ledger._beat,
+    "orphan": Ledger._orphan,
+    "release": Ledger._release,
+    "enqueue": Ledger._enqueue,
+    "set": Ledger._set,
+    "report": Ledger._report,
+    "checkpoint": Ledger._checkpoint,
+    "attrs": Ledger._attrs,
+    "tell": Ledger._tell,
+    "add": Ledger._add,
+}

@@ -1,0 +1,150 @@
+"""A pool of processes that ask for leave before each piece of work; it notices at once when one of them dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import pickle
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from nestor.errors import BadArgument, NestorError
+
+
+class Work(Protocol):
+    """What a worker does, in a process of its own; it is pickled to get there."""
+
+    def __call__(
+        self, introduce: Callable[[str], None], leave: Callable[[], bool], done: Callable[..., None]
+    ) -> None:
+        """Introduce itself, then do one piece of work each time that it has leave, and say what is done."""
+        ...
+
+
+class Pool:
+    """Processes that do `work` as long as `allow` says so.
+
+    Args:
+        work: what each of them does.
+        count: how many.
+        allow: asked before each piece: whether there is one more to do.
+        done: called here with what a worker says it has done.
+        lost: called here with the name of a worker that died; its piece is to do again.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        count: int,
+        allow: Callable[[], bool],
+        done: Callable[..., None],
+        lost: Callable[[str | None], None],
+    ):
+        self._work, self._allow, self._done, self._lost = work, allow, done, lost
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[multiprocessing.connection.Connection, list[Any]] = {}  # -> [process, name, busy]
+        try:
+            pickle.dumps(work)
+        except Exception as error:
+            raise BadArgument(
+                *("optimize", "objective"),
+                got=f"something that cannot be pickled ({error})",
+                want="importable with n_workers > 1",
+                do="define the objective at the top of a module, not as a lambda or inside a function",
+            ) from error
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(there, self._work), daemon=True)
+        process.start()
+        there.close()
+        self._workers[here] = [process, None, False]
+
+    def run(self) -> None:
+        """Until all workers have gone home; raises what one of them raised."""
+        try:
+            while self._workers:
+                for connection in multiprocessing.connection.wait(list(self._workers)):
+                    self._hear(connection)  # type: ignore[arg-type]
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Interrupt the workers, so that they give back what they do, and wait for them."""
+        for process, _, _ in self._workers.values():
+            if process.is_alive() and process.pid:
+                _interrupt(process.pid)
+        for connection, (process, name, _) in list(self._workers.items()):
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            if process.exitcode != 0:
+                self._lost(name)
+            connection.close()
+        self._workers.clear()
+
+    def _hear(self, connection: multiprocessing.connection.Connection) -> None:
+        worker = self._workers[connection]
+        try:
+            word, said = connection.recv()
+        except (EOFError, OSError):
+            self._gone(connection)
+            return
+        if word == "name":
+            worker[1] = said
+        elif word == "leave":
+            worker[2] = self._allow()
+            connection.send(worker[2])
+        elif word == "done":
+            worker[2] = False
+            self._done(*said)
+        else:
+            raise pickle.loads(said[0]) if said[0] else NestorError(f"A worker failed:\n{said[1]}")
+
+    def _gone(self, connection: multiprocessing.connection.Connection) -> None:
+        process, name, busy = self._workers.pop(connection)
+        connection.close()
+        process.join()
+        if process.exitcode == 0:
+            return
+        if name is None:
+            raise NestorError(
+                "A worker died before it began (its own words are above).\n"
+                "Do this: protect the script's main part with `if __name__ == '__main__':`"
+            )
+        self._lost(name if busy else None)
+        self._start()
+
+
+def _interrupt(pid: int) -> None:
+    import contextlib
+    import os
+
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+
+
+def _serve(connection: multiprocessing.connection.Connection, work: Work) -> None:
+    def leave() -> bool:
+        connection.send(("leave", None))
+        return connection.recv()
+
+    try:
+        work(
+            lambda name: connection.send(("name", name)), leave, lambda *said: connection.send(("done", said))
+        )
+    except (KeyboardInterrupt, BrokenPipeError, EOFError):
+        return
+    except BaseException as error:
+        try:
+            pickled = pickle.dumps(error)
+            pickle.loads(pickled)
+        except Exception:
+            pickled = b""
+        connection.send(("error", (pickled, traceback.format_exc())))

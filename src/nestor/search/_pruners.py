@@ -1,0 +1,381 @@
+"""Pruners: whether a trial goes on, stops, or pauses until it deserves more. Functions of what was reported."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from nestor.errors import BadArgument
+from nestor.search._ledger import Ledger
+from nestor.search._records import TrialState
+from nestor.search._samplers import mixed
+
+GO_ON, STOP, PAUSE = TrialState.RUNNING, TrialState.PRUNED, TrialState.PAUSED
+
+
+class Curves:
+    """The curve of one trial beside those of the others, as losses: less is better whatever the direction.
+
+    With several objectives a reported value is compared in the direction of the first.
+
+    Attributes:
+        number: the trial's number.
+        ledger: the columns of the study.
+        horizon: the largest number that the trial may be compared with (the ordered mode), or None.
+    """
+
+    __slots__ = ("horizon", "ledger", "number", "sign")
+
+    def __init__(self, ledger: Ledger, number: int, horizon: int | None = None):
+        self.ledger, self.number, self.horizon = ledger, number, horizon
+        self.sign = ledger.directions[0].sign
+
+    @property
+    def own(self) -> dict[int, float]:
+        """Step to loss, of this trial."""
+        return {step: self.sign * value for step, value in self.ledger.reports.get(self.number, {}).items()}
+
+    def others(self, step: int) -> dict[int, float]:
+        """Number to loss at a step, of the other trials that reported at it."""
+        found = self.ledger.steps.get(step, {})
+        return {number: self.sign * value for number, value in found.items() if self._counts(number)}
+
+    def complete(self, step: int) -> np.ndarray:
+        """The losses at a step of the other trials that are complete."""
+        state = self.ledger.state
+        return np.array([loss for n, loss in self.others(step).items() if state[n] == TrialState.COMPLETE])
+
+    def _counts(self, number: int) -> bool:
+        return number != self.number and (self.horizon is None or number <= self.horizon)
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """What a pruner must do: say what becomes of a trial that has just reported at a step.
+
+    ``TrialState.RUNNING`` lets it go on, ``PRUNED`` ends it, ``PAUSED`` lets it wait, with its checkpoint.
+    A pruner that pauses also has ``promote(ledger)``: the number of a paused trial to go on with, or None.
+
+    >>> from nestor import search
+    >>> class Never:
+    ...     def __call__(self, curves, step):
+    ...         return search.TrialState.RUNNING
+    >>> isinstance(Never(), search.Pruner)
+    True
+    """
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """What becomes of the trial."""
+        ...
+
+
+class PercentilePruner:
+    """Stops a trial whose best value so far is outside the best ``percentile`` of complete trials at this step.
+
+    Args:
+        percentile: from 0 to 100; of 25, a trial must be among the best quarter.
+        n_startup_trials: complete trials at this step before any is stopped.
+        n_warmup_steps: steps before a trial may be stopped.
+        interval_steps: looks at every so manieth step.
+
+    >>> from nestor import search
+    >>> search.create_study(pruner=search.PercentilePruner(25.0)).pruner.percentile
+    25.0
+    """
+
+    def __init__(
+        self,
+        percentile: float,
+        *,
+        n_startup_trials: int = 5,
+        n_warmup_steps: int = 0,
+        interval_steps: int = 1,
+    ):
+        if not 0 <= percentile <= 100:
+            raise BadArgument(
+                "PercentilePruner", "percentile", got=percentile, want="in [0, 100]", do="pass 50"
+            )
+        if interval_steps < 1:
+            raise BadArgument(
+                "PercentilePruner", "interval_steps", got=interval_steps, want=">= 1", do="pass 1"
+            )
+        self.percentile, self.n_startup_trials = float(percentile), n_startup_trials
+        self.n_warmup_steps, self.interval_steps = n_warmup_steps, interval_steps
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """``PRUNED`` where its best value is worse than the percentile."""
+        if step < self.n_warmup_steps or (step - self.n_warmup_steps) % self.interval_steps:
+            return GO_ON
+        losses = curves.complete(step)
+        if len(losses) < max(self.n_startup_trials, 1):
+            return GO_ON
+        best = min((loss for loss in curves.own.values() if not math.isnan(loss)), default=math.inf)
+        return STOP if best > np.nanpercentile(losses, self.percentile) else GO_ON
+
+
+class MedianPruner(PercentilePruner):
+    """Stops a trial whose best value so far is worse than the median of complete trials at this step.
+
+    Args:
+        n_startup_trials: complete trials at this step before any is stopped.
+        n_warmup_steps: steps before a trial may be stopped.
+        interval_steps: looks at every so manieth step.
+
+    >>> from nestor import search
+    >>> def objective(trial):
+    ...     x = trial.suggest_float("x", 0, 1)
+    ...     for step in range(5):
+    ...         trial.report(x, step)
+    ...         if trial.should_prune():
+    ...             raise search.TrialPruned("worse than half of them")
+    ...     return x
+    >>> study = search.create_study(sampler=search.RandomSampler(seed=0), pruner=search.MedianPruner())
+    >>> study.optimize(objective, n_trials=20)
+    >>> any(trial.state == search.TrialState.PRUNED for trial in study.trials)
+    True
+    """
+
+    def __init__(self, *, n_startup_trials: int = 5, n_warmup_steps: int = 0, interval_steps: int = 1):
+        super().__init__(
+            50.0,
+            n_startup_trials=n_startup_trials,
+            n_warmup_steps=n_warmup_steps,
+            interval_steps=interval_steps,
+        )
+
+
+class ThresholdPruner:
+    """Stops a trial that reports a value out of bounds, or no number at all.
+
+    Args:
+        lower: the least value that is good enough, or None.
+        upper: the largest value that is good enough, or None.
+        n_warmup_steps: steps before a trial may be stopped.
+
+    >>> from nestor import search
+    >>> study = search.create_study(pruner=search.ThresholdPruner(upper=10.0))
+    >>> trial = study.ask()
+    >>> trial.report(11.0, step=0)
+    >>> trial.should_prune()
+    True
+    """
+
+    def __init__(self, lower: float | None = None, upper: float | None = None, *, n_warmup_steps: int = 0):
+        if lower is None and upper is None:
+            raise BadArgument(
+                "ThresholdPruner", "lower, upper", got="None", want="at least one", do="pass upper="
+            )
+        self.lower = -math.inf if lower is None else lower
+        self.upper = math.inf if upper is None else upper
+        self.n_warmup_steps = n_warmup_steps
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """``PRUNED`` where the last value is out of bounds."""
+        value = curves.sign * curves.own[step]
+        return STOP if step >= self.n_warmup_steps and not self.lower <= value <= self.upper else GO_ON
+
+
+class PatientPruner:
+    """Lets another pruner decide only after a trial has not improved for some steps.
+
+    Args:
+        pruner: asked when patience is at its end; None stops the trial then.
+        patience: reports without improvement that are borne.
+        min_delta: what is less is no improvement.
+
+    >>> from nestor import search
+    >>> study = search.create_study(pruner=search.PatientPruner(None, patience=1))
+    >>> trial = study.ask()
+    >>> for step, value in enumerate([3.0, 2.0, 2.5, 2.4]):
+    ...     trial.report(value, step)
+    >>> trial.should_prune()
+    True
+    """
+
+    def __init__(self, pruner: Pruner | None, patience: int, *, min_delta: float = 0.0):
+        if patience < 0 or min_delta < 0:
+            got = f"{patience}, {min_delta}"
+            raise BadArgument("PatientPruner", "patience, min_delta", got=got, want=">= 0", do="pass 5")
+        self.pruner, self.patience, self.min_delta = pruner, patience, min_delta
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """What the other pruner says, or ``PRUNED``, once the last reports bring nothing."""
+        losses = [loss for _, loss in sorted(curves.own.items())]
+        before, recent = losses[: -self.patience - 1], losses[-self.patience - 1 :]
+        if not before or not min(before) + self.min_delta < min(recent):
+            return GO_ON
+        return STOP if self.pruner is None else self.pruner(curves, step)
+
+
+class SuccessiveHalvingPruner:
+    """Asynchronous successive halving: at steps r, r eta, r eta^2, ... only the best of eta trials go on.
+
+    With ``promote=True`` a trial that has a checkpoint pauses instead of ending. When others came to that step and
+    left it among the best, it is resumed: `Study.ask` hands it out again, and its objective finds what it saved
+    in ``trial.restored``.
+
+    Args:
+        min_resource: the first step at which trials are compared.
+        reduction_factor: eta.
+        promote: whether trials pause and may come back.
+        min_early_stopping_rate: steps of this ladder that are left out at the start.
+
+    >>> from nestor import search
+    >>> def objective(trial):
+    ...     x = trial.suggest_float("x", 0, 1)
+    ...     for step in range(trial.restored or 0, 9):
+    ...         trial.checkpoint(step + 1)
+    ...         trial.report(x, step + 1)
+    ...         if trial.should_prune():
+    ...             raise search.TrialPruned("others are better")
+    ...     return x
+    >>> pruner = search.SuccessiveHalvingPruner(1, 3, promote=True)
+    >>> study = search.create_study(sampler=search.RandomSampler(seed=0), pruner=pruner)
+    >>> study.optimize(objective, n_trials=27)
+    >>> sum(trial.attempt > 1 for trial in study.trials) > 0
+    True
+
+    Source: Li et al., A system for massively parallel hyperparameter tuning, MLSys 2020.
+    """
+
+    def __init__(
+        self,
+        min_resource: int = 1,
+        reduction_factor: int = 4,
+        *,
+        promote: bool = False,
+        min_early_stopping_rate: int = 0,
+    ):
+        if min_resource < 1:
+            raise BadArgument(
+                "SuccessiveHalvingPruner", "min_resource", got=min_resource, want=">= 1", do="pass 1"
+            )
+        if reduction_factor < 2:
+            got = reduction_factor
+            raise BadArgument(
+                "SuccessiveHalvingPruner", "reduction_factor", got=got, want=">= 2", do="pass 4"
+            )
+        self.min_resource, self.reduction_factor, self.promotes = min_resource, reduction_factor, promote
+        self.min_early_stopping_rate = min_early_stopping_rate
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """``PRUNED`` or ``PAUSED`` at the foot of a rung where too many are better."""
+        rung = self._rung(step)
+        earlier = max((known for known in curves.own if known < step), default=-1)
+        if rung is None or self._rung(earlier) == rung:
+            return GO_ON
+        others = self._at(curves, rung)
+        if self._leads(curves.own[step], list(others.values())):
+            return GO_ON
+        return PAUSE if self.promotes else STOP
+
+    def promote(self, ledger: Ledger) -> int | None:
+        """The paused trial that has come among the best of its rung, the farthest first."""
+        found: list[tuple[int, int]] = []
+        for number in ledger.paused:
+            curves = Curves(ledger, number)
+            rung = self._rung(max(curves.own, default=-1))
+            if rung is None or not self._is_mine(number):
+                continue
+            first = min(step for step in curves.own if self._rung(step) == rung)
+            others = list(self._at(curves, rung).values())
+            if len(others) + 1 >= self.reduction_factor and self._leads(curves.own[first], others):
+                found.append((-rung, number))
+        return min(found)[1] if found else None
+
+    def _leads(self, loss: float, others: list[float]) -> bool:
+        """Whether a loss is among the best of eta; alone, it is."""
+        better = sum(other < loss for other in others)
+        return not math.isnan(loss) and better < max((len(others) + 1) // self.reduction_factor, 1)
+
+    def _rung(self, step: int) -> int | None:
+        """How many comparisons lie at or before a step, less one; None before the first."""
+        rung, foot = -1, self.min_resource * self.reduction_factor**self.min_early_stopping_rate
+        while step >= foot:
+            rung, foot = rung + 1, foot * self.reduction_factor
+        return None if rung < 0 else rung
+
+    def _at(self, curves: Curves, rung: int) -> dict[int, float]:
+        """Number to loss of the others, at their first report on a rung."""
+        first: dict[int, float] = {}
+        for step in sorted(curves.ledger.steps):
+            if self._rung(step) == rung:
+                for number, loss in curves.others(step).items():
+                    if self._is_mine(number):
+                        first.setdefault(number, loss)
+        return first
+
+    def _is_mine(self, number: int) -> bool:
+        """Whether a trial is among those that are compared."""
+        return True
+
+
+class HyperbandPruner:
+    """Successive halving in several brackets, which begin to compare at r, r eta, r eta^2, ...
+
+    Which bracket a trial is in follows from its number. Trials are compared within their bracket.
+
+    Args:
+        min_resource: r.
+        max_resource: the step at which a trial ends.
+        reduction_factor: eta.
+        promote: whether trials pause and may come back; see `SuccessiveHalvingPruner`.
+
+    >>> from nestor import search
+    >>> pruner = search.HyperbandPruner(1, 27, 3)
+    >>> sorted({pruner.bracket(number) for number in range(100)})
+    [0, 1, 2, 3]
+
+    Source: Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, Hyperband, JMLR 18, 2018.
+    """
+
+    def __init__(
+        self,
+        min_resource: int = 1,
+        max_resource: int = 81,
+        reduction_factor: int = 3,
+        *,
+        promote: bool = False,
+    ):
+        if not max_resource >= min_resource >= 1:
+            got = f"{min_resource}, {max_resource}"
+            raise BadArgument(
+                "HyperbandPruner",
+                "min_resource, max_resource",
+                got=got,
+                want="1 <= min <= max",
+                do="pass 1, 81",
+            )
+        count, foot = 1, min_resource * reduction_factor
+        while foot <= max_resource:
+            count, foot = count + 1, foot * reduction_factor
+        shares = [math.ceil(count * reduction_factor ** (count - 1 - b) / (count - b)) for b in range(count)]
+        self._ends = np.cumsum(shares).tolist()
+        self.brackets = [_Bracket(self, b, min_resource, reduction_factor, promote) for b in range(count)]
+
+    def bracket(self, number: int) -> int:
+        """The bracket of a trial."""
+        share = mixed(0, number, "bracket") % self._ends[-1]
+        return next(place for place, end in enumerate(self._ends) if share < end)
+
+    def __call__(self, curves: Curves, step: int) -> TrialState:
+        """What successive halving says within the bracket."""
+        return self.brackets[self.bracket(curves.number)](curves, step)
+
+    def promote(self, ledger: Ledger) -> int | None:
+        """A paused trial of any bracket that has come among the best."""
+        found = [number for bracket in self.brackets if (number := bracket.promote(ledger)) is not None]
+        return min(found, default=None)
+
+
+class _Bracket(SuccessiveHalvingPruner):
+    """Successive halving among the trials of one bracket."""
+
+    def __init__(self, whole: HyperbandPruner, place: int, resource: int, factor: int, promote: bool):
+        super().__init__(resource, factor, promote=promote, min_early_stopping_rate=place)
+        self._whole, self._place = whole, place
+
+    def _is_mine(self, number: int) -> bool:
+        return self._whole.bracket(number) == self._place

@@ -1,0 +1,226 @@
+"""One trial under way, as an objective sees it."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from nestor.errors import BadArgument
+from nestor.search._channels import Direct, Shared
+from nestor.search._pruners import Curves, Pruner
+from nestor.search._records import TrialState
+from nestor.search._samplers import Asked, Sampler
+from nestor.search._spaces import Array, Categorical, Domain, Float, Int
+
+
+class Trial:
+    """A trial under way: it suggests parameters, takes reports, and says when to stop.
+
+    Made by `Study.ask` and `Study.optimize`, never directly.
+
+    Attributes:
+        number: its place in the study, from 0.
+
+    >>> from nestor import search
+    >>> study = search.create_study(sampler=search.RandomSampler(seed=0))
+    >>> trial = study.ask()
+    >>> kind = trial.suggest_categorical("kind", ["linear", "tree"])
+    >>> if kind == "tree":
+    ...     depth = trial.suggest_int("depth", 1, 8)
+    >>> "depth" in trial.params
+    True
+    """
+
+    __slots__ = (
+        "_asked",
+        "_channel",
+        "_constraints",
+        "_given",
+        "_horizon",
+        "_pruner",
+        "_sampler",
+        "_verdict",
+        "number",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        channel: Direct | Shared,
+        sampler: Sampler,
+        pruner: Pruner | None,
+        asked: Asked,
+        horizon: int | None,
+    ):
+        self.number = number
+        self._channel, self._sampler, self._pruner, self._asked = channel, sampler, pruner, asked
+        self._horizon = horizon
+        self._given: dict[str, Any] = {}
+        self._verdict = TrialState.RUNNING
+        self._constraints: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"Trial(number={self.number}, params={self.params})"
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A real number from ``low`` to ``high``, both included; see `Float`."""
+        return self.suggest(name, Float(low, high, log, step))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number from ``low`` to ``high``, both included; see `Int`."""
+        return self.suggest(name, Int(low, high, log, step))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices; see `Categorical`. A name has the same choices in all trials."""
+        return self.suggest(name, Categorical(tuple(choices)))
+
+    def suggest_array(
+        self, name: str, shape: int | Sequence[int], low: float, high: float, *, log: bool = False
+    ) -> np.ndarray:
+        """An array of float64 of a shape, every entry from ``low`` to ``high``; see `Array`."""
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        return self.suggest(name, Array(shape, low, high, log))
+
+    @overload
+    def suggest(self, name: str, domain: Float) -> float: ...
+    @overload
+    def suggest(self, name: str, domain: Int) -> int: ...
+    @overload
+    def suggest(self, name: str, domain: Categorical) -> Any: ...
+    @overload
+    def suggest(self, name: str, domain: Array) -> np.ndarray: ...
+
+    def suggest(self, name: str, domain: Domain) -> Any:
+        """A value of a domain. Asked for again, a name has the value that it had."""
+        if name in self._given:
+            return self._given[name]
+        ledger = self._channel.ledger
+        self._check(name, domain)
+        known = ledger.param(self.number, name)
+        if known is not None and domain.contains(known[1]):  # an earlier attempt at this trial got so far
+            return self._settle(name, domain, known[1], None)
+        fixed = ledger.fixed.get(self.number, {})
+        if name in fixed:
+            value = np.asarray(fixed[name], float) if isinstance(domain, Array) else fixed[name]
+            if not domain.contains(value):
+                raise BadArgument(
+                    *("enqueue_trial", "params"),
+                    got=f"{name}={value!r}",
+                    want=f"in {domain}",
+                    do="mend the value",
+                )
+            return self._settle(name, domain, value, None)
+        place = self._sampler(self._asked, name, domain)
+        return self._settle(name, domain, domain.from_unit(place), place)
+
+    def _check(self, name: str, domain: Domain) -> None:
+        before = self._channel.ledger.latest.get(name)
+        if before is None or before is domain or before == domain:
+            return
+        alike = type(before) is type(domain) and not isinstance(domain, Categorical)
+        if not alike or (
+            isinstance(before, Array) and isinstance(domain, Array) and before.shape != domain.shape
+        ):
+            raise BadArgument(
+                "suggest",
+                name,
+                got=str(domain),
+                want=f"of one kind in all trials (it was {before})",
+                do="rename it",
+            )
+
+    def _settle(self, name: str, domain: Domain, value: Any, place: Any) -> Any:
+        if isinstance(domain, Array):
+            stored = np.array(value, float)
+            stored.flags.writeable = False
+        else:
+            stored = domain.encode(value)
+            value = domain.decode(stored)
+        if place is None:
+            place = domain.to_unit(np.asarray(stored))
+        elif not isinstance(domain, Array) and domain.count is not None:
+            place = float(domain.to_unit(np.asarray(stored)))
+        self._channel.suggest(self.number, name, domain, stored)
+        told = getattr(self._sampler, "told", None)
+        if told is not None:
+            told(self._asked, name, domain, place)
+        self._asked.given[name] = domain, place
+        self._given[name] = value
+        return value
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameter name to value, so far."""
+        return dict(self._given)
+
+    # --- what an objective tells --------------------------------------------------------------
+
+    def report(self, value: float, step: int) -> None:
+        """Say how good the trial is at a step (a whole number >= 0: an epoch, a budget).
+
+        Args:
+            value: in the direction of the (first) objective.
+            step: reported again, the last value counts.
+        """
+        if isinstance(step, bool) or int(step) != step or step < 0:
+            raise BadArgument("report", "step", got=step, want="a whole number >= 0", do="count from 0")
+        self._commit({"do": "report", "number": self.number, "step": int(step), "value": float(value)})
+
+    def should_prune(self) -> bool:
+        """Whether to stop now, with ``raise TrialPruned(...)``; what was reported decides."""
+        reports = self._channel.ledger.reports.get(self.number)
+        if self._pruner is None or not reports:
+            return False
+        curves = Curves(self._channel.ledger, self.number, self._horizon)
+        self._verdict = self._pruner(curves, max(reports))
+        return self._verdict != TrialState.RUNNING
+
+    def checkpoint(self, state: Any) -> None:
+        """Save what a later attempt at this trial needs, by pickle; `restored` gives it back.
+
+        A study file with checkpoints is as trusted as the programs that wrote it.
+        """
+        data = base64.b64encode(pickle.dumps(state, protocol=5)).decode()
+        self._commit({"do": "checkpoint", "number": self.number, "data": data})
+
+    @property
+    def restored(self) -> Any:
+        """What the last `checkpoint` of an earlier attempt at this trial saved, or None."""
+        data = self._channel.ledger.checkpoints.get(self.number)
+        return None if data is None else pickle.loads(base64.b64decode(data))
+
+    def set_user_attr(self, name: str, value: Any) -> None:
+        """Keep a note (anything that JSON can hold) beside the trial."""
+        self._commit({"do": "attrs", "number": self.number, "attrs": {name: value}})
+
+    def set_constraints(self, values: Sequence[float]) -> None:
+        """Say how far constraints are missed: each holds where its value is <= 0."""
+        self._constraints = tuple(float(value) for value in values)
+
+    @property
+    def user_attrs(self) -> Mapping[str, Any]:
+        """The notes beside the trial."""
+        return dict(self._channel.ledger.trial_attrs.get(self.number, {}))
+
+    @property
+    def ended_as(self) -> TrialState:
+        """``PAUSED`` where the last verdict was to pause and there is a checkpoint to go on from, else ``PRUNED``."""
+        resumable = self.number in self._channel.ledger.checkpoints
+        return TrialState.PAUSED if self._verdict == TrialState.PAUSED and resumable else TrialState.PRUNED
+
+    @property
+    def constraints(self) -> tuple[float, ...] | None:
+        """What `set_constraints` was told."""
+        return self._constraints
+
+    def _commit(self, entry: dict[str, Any]) -> None:
+        self._channel.commit({**entry, "at": time.time()})

@@ -1,0 +1,40 @@
+"""Objectives that worker processes can import; they import no jax."""
+
+import os
+import signal
+import time
+
+from nestor import search
+
+
+def bowl(trial: search.Trial) -> float:
+    x = trial.suggest_float("x", -5, 5)
+    n = trial.suggest_int("n", 1, 8)
+    kind = trial.suggest_categorical("kind", ["a", "b"])
+    extra = trial.suggest_float("rate", 1e-4, 1.0, log=True) if kind == "b" else 0.5
+    return (x - 1) ** 2 + abs(n - 3) + extra
+
+
+def slow_bowl(trial: search.Trial) -> float:
+    time.sleep(0.01 * (trial.number % 3))
+    return bowl(trial)
+
+
+def deadly_once(trial: search.Trial) -> float:
+    """Trial 3 kills its process in the middle, the first time; then it goes on from its checkpoint."""
+    value = bowl(trial)
+    if trial.number == 3 and trial.restored is None:
+        trial.checkpoint({"half": value})
+        os.kill(os.getpid(), signal.SIGKILL)
+    trial.set_user_attr("restored", trial.restored)
+    return value
+
+
+def wrong(trial: search.Trial) -> float:
+    raise KeyError("no such thing")
+
+
+def no_jax(trial: search.Trial) -> float:
+    import sys
+
+    return float("jax" in sys.modules)
