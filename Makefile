@@ -19,8 +19,8 @@ demo: install ## one L2 strength per weight on the digits: a table, a picture an
 test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs all, PYTEST_ARGS="-k floors" some)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
-test-frameworks: .venv-frameworks/.installed ## nestor.minimize with PyTorch and TensorFlow, in an environment of its own
-	.venv-frameworks/bin/python -m pytest -p no:xdist $(PYTEST_ARGS) tests/minimize
+test-frameworks: .venv-frameworks/.installed ## trees of PyTorch and TensorFlow, and nestor.torch, in an environment of its own
+	.venv-frameworks/bin/python -m pytest -p no:xdist $(PYTEST_ARGS) tests/minimize tests/torch
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .
