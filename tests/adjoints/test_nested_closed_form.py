@@ -106,7 +106,15 @@ def test_every_linear_solver_to_the_third_order(linear_solver):
 
 
 @pytest.mark.parametrize(
-    "adjoint", [nestor.Unroll(), nestor.Checkpoint(), nestor.Checkpoint(levels=1)], ids=repr
+    "adjoint",
+    [
+        nestor.Unroll(),
+        *(
+            pytest.param(a, marks=pytest.mark.slow)
+            for a in (nestor.Checkpoint(), nestor.Checkpoint(levels=1))
+        ),
+    ],
+    ids=repr,
 )
 def test_through_the_steps_to_the_third_order(adjoint):
     by_minimum, by_argmin = functions(adjoint, max_steps=4)

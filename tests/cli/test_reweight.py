@@ -22,6 +22,7 @@ def noisy() -> _reweight.Noisy:
     return _reweight.load(1, 200, 40, 0.25)
 
 
+@pytest.mark.slow
 def test_the_demo_reweights_and_records_it(tmp_path: Path):
     done = command("demo", "reweight", *SHORT, "--out", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")

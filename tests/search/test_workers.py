@@ -96,7 +96,7 @@ def _write(path, count):
 def test_four_writers_lose_nothing(tmp_path):
     path = tmp_path / "s.db"
     study = search.create_study(storage=path)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(path, 50)) for _ in range(4)]
     for writer in writers:
         writer.start()
@@ -118,7 +118,7 @@ def _hang(path, lease, told):
 def test_an_asked_trial_of_a_killed_process_is_reclaimed_within_two_leases(tmp_path):
     path, lease = tmp_path / "s.db", 1.5
     search.create_study(storage=path)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     worker = context.Process(target=_hang, args=(path, lease, there))
     worker.start()

@@ -13,6 +13,8 @@ SLOW = {
     "three_level_nest.py",
     "charged_particle.py",
     "game_of_two.py",
+    "nested_minimum.py",
+    "per_weight_l2.py",
     "perturbation_confusion.py",
 }  # without a quick mode, and yet slow tests
 WITH = dict.fromkeys(  # what is not in the environment of the tests

@@ -91,6 +91,7 @@ def test_nest_does_not_depend_on_where_it_starts(levels):
     assert all(float(d) == 0.0 for d in in_starts.values())
 
 
+@pytest.mark.slow
 def test_nest_hessian():
     """Against differences of the gradient, which are as noisy as the tolerance over the step: hence tol."""
     exact = functools.partial(by_minimum, starts=STARTS, tol=1e-11)
@@ -191,6 +192,7 @@ def test_thoughts_about_thoughts():
     np.testing.assert_allclose(np.divide(gaps[2:], gaps[:-2]), 1 / 4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_tax_on_a_game_of_minimizers():
     """A minimizer over a fixed point over minimizers, and the gradient of all three."""
     assert float(game_of_two.best_tax(MARKET)) == pytest.approx(2.5, abs=1e-6)

@@ -175,6 +175,7 @@ def test_an_implicit_derivative_of_a_run_that_has_not_converged():
     assert nestor.diagnose(lambda decay: objective(decay, 600), -1.0).healthy
 
 
+@pytest.mark.slow
 def test_implicit_derivatives_in_rates_are_zero_and_the_doctor_says_why():
     diagnosis = nestor.diagnose(lambda h: regression(h, nestor.Implicit(), 100), hyper())
     zero = next(f for f in diagnosis.findings if f.kind == "zero gradient")

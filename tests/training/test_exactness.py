@@ -58,9 +58,7 @@ OPTIMIZERS = {
 
 # Daily: every adjoint with one optimizer that has memory, reversal with those that differ most from it.
 DAILY = {
-    "sgd": ["reversible"],
     "momentum": ["binomial", "reversible", "hybrid"],
-    "adamw": ["reversible"],
 }
 
 

@@ -90,9 +90,7 @@ DEAD = {
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if name in ("adagrad", "adam", "optax adam", "optax lamb")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("optax adam", "optax lamb") else pytest.param(name, marks=pytest.mark.slow)
         for name in DEAD
     ],
 )
