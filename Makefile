@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST_ARGS ?= -m 'not slow'
+# The tests that skip where an extra is missing, and the extras that they need.
+EXTRA_TESTS := tests/minimize tests/torch
+EXTRAS := torch,tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-frameworks check docs bench
+.PHONY: help install demo test test-extras check docs bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +22,8 @@ demo: install ## one L2 strength per weight on the digits: a table, a picture an
 test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs all, PYTEST_ARGS="-k floors" some)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
-test-frameworks: .venv-frameworks/.installed ## trees of PyTorch and TensorFlow, and nestor.torch, in an environment of its own
-	.venv-frameworks/bin/python -m pytest -p no:xdist $(PYTEST_ARGS) tests/minimize tests/torch
+test-extras: .venv-extras/.installed ## what needs an extra (PyTorch, TensorFlow, Optuna ...), in an environment of its own
+	.venv-extras/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) $(wildcard $(EXTRA_TESTS))
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .
@@ -44,9 +47,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test,demo,plots,optax]'
 	@touch $@
 
-.venv-frameworks/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv-frameworks
-	.venv-frameworks/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,tensorflow]' pytest
+.venv-extras/.installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' pytest pytest-xdist
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

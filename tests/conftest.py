@@ -22,6 +22,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# JAX writes an entry in place, and a process that reads it half written says so and compiles: the examples too
+# may do that quietly (for pytest itself: `filterwarnings` in pyproject.toml).
+os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning")
 
 import jax  # noqa: E402  (the flags above are read when it is imported)
 import pytest  # noqa: E402
