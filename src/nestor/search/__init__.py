@@ -1,5 +1,6 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
+from nestor.search._executors import DaskExecutor, Executor, RayExecutor
 from nestor.search._front import (
     copy_study,
     create_study,
@@ -30,7 +31,9 @@ from nestor.search._view import Trials
 __all__ = [
     "Array",
     "Categorical",
+    "DaskExecutor",
     "Direction",
+    "Executor",
     "FileStorage",
     "Float",
     "FrozenTrial",
@@ -45,6 +48,7 @@ __all__ = [
     "Pruner",
     "QuasiRandomSampler",
     "RandomSampler",
+    "RayExecutor",
     "Sampler",
     "Storage",
     "Study",

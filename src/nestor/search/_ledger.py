@@ -44,6 +44,10 @@ class Ledger:
         self.ended = np.full(_FIRST, math.nan)
         self.attempts = np.zeros(_FIRST, np.int16)
         self.order = np.zeros(_FIRST, np.int32)  # numbers of finished trials, as they finished
+        self.calls = np.zeros(_FIRST, np.int32)  # which call of `optimize` ran a trial (its place, from 1)
+        self._call_places: dict[str, int] = {}
+        self._call_sizes: dict[str, int] = {}
+        self.stopped: set[str] = set()  # calls of which no more trials begin
         self.columns: dict[str, Column] = {}
         self.domains: list[Domain] = []
         self._domain_places: dict[Domain, int] = {}
@@ -69,15 +73,28 @@ class Ledger:
 
     def apply(self, entry: dict[str, Any]) -> Any:
         """Take one entry of the log into account; what came of it (a number, or whether it held)."""
-        return _VERBS[entry["do"]](self, entry)
+        verb = _VERBS.get(entry["do"])
+        if verb is None:
+            raise NestorError(
+                f"A study holds an entry of a kind that this Nestor does not know: {entry['do']!r}.\n"
+                "Do this: pip install --upgrade nestor"
+            )
+        return verb(self, entry)
 
     # --- entries ------------------------------------------------------------------------------
 
     def _ask(self, entry: dict[str, Any]) -> list[int] | None:
-        """New running trials: their numbers. With `if`: only when the study has that many trials."""
-        if entry.get("if", self.size) != self.size:
-            return None
+        """New running trials: their numbers, or None where a condition does not hold.
+
+        With `if`: only when the study has that many trials. With `limit`: it shall have at most so many. With
+        `call` and `most`: that call of `optimize` shall have begun at most so many.
+        """
         worker, now, count = entry["by"], entry["at"], entry["n"]
+        call = entry.get("call")
+        if entry.get("if", self.size) != self.size or self.size + count > entry.get("limit", math.inf):
+            return None
+        if call is not None and self.called(call) + count > entry.get("most", math.inf):
+            return None
         first = self.size
         numbers = list(range(first, first + count))
         self._grow(first + count)
@@ -86,6 +103,9 @@ class Ledger:
         self.attempts[first : first + count] = 1
         self.size = first + count
         self.owners.update({number: worker for number in numbers})
+        if call is not None:
+            for number in numbers:
+                self._call(number, call)
         self._beat(entry)
         return numbers
 
@@ -108,8 +128,21 @@ class Ledger:
             self.started[number] = now
         self.attempts[number] += 1
         self.owners[number] = worker
+        if entry.get("call") is not None:
+            self._call(number, entry["call"], counted=not self.reports.get(number))
         self._beat(entry)
         return True
+
+    def _call(self, number: int, call: str, counted: bool = True) -> None:
+        """A trial is run by a call of `optimize`, which counts it once."""
+        place = self._call_places.setdefault(call, len(self._call_places) + 1)
+        if self.calls[number] != place:
+            self.calls[number] = place
+            self._call_sizes[call] = self._call_sizes.get(call, 0) + counted
+
+    def _stop(self, entry: dict[str, Any]) -> None:
+        """A call of `optimize` is over: its workers begin no more trials."""
+        self.stopped.add(entry["call"])
 
     def _beat(self, entry: dict[str, Any]) -> None:
         worker = entry["by"]
@@ -269,6 +302,7 @@ class Ledger:
         self.ended = np.concatenate([self.ended, np.full(more, math.nan)])
         self.attempts = np.concatenate([self.attempts, np.zeros(more, np.int16)])
         self.order = np.concatenate([self.order, np.zeros(more, np.int32)])
+        self.calls = np.concatenate([self.calls, np.zeros(more, np.int32)])
         for column in self.columns.values():
             column.values = np.concatenate([column.values, np.zeros(more)])
             column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint16)])
@@ -280,10 +314,26 @@ class Ledger:
         seen, lease = self.leases.get(self.owners.get(number, ""), (-math.inf, 0.0))
         return now > seen + lease
 
-    def claimable(self, now: float) -> int | None:
-        """The first trial that waits for a worker, or whose worker is gone."""
+    def claimable(self, now: float, call: str | None = None) -> int | None:
+        """The first trial (of a call of `optimize`) that waits for a worker, or whose worker is gone."""
         orphans = [number for number in self.owners if self.is_orphan(number, now)]
-        return min([*self.waiting, *orphans], default=None)
+        found = [*self.waiting, *orphans]
+        if call is not None:
+            found = [number for number in found if self.is_of(number, call)]
+        return min(found, default=None)
+
+    def called(self, call: str) -> int:
+        """How many trials a call of `optimize` has begun."""
+        return self._call_sizes.get(call, 0)
+
+    def is_of(self, number: int, call: str) -> bool:
+        """Whether a trial was begun by a call of `optimize`."""
+        return self._call_places.get(call) == self.calls[number]
+
+    def under_way(self, call: str | None = None) -> bool:
+        """Whether a trial (of a call of `optimize`) runs or waits."""
+        numbers = (*self.owners, *self.waiting)
+        return bool(numbers) if call is None else any(self.is_of(number, call) for number in numbers)
 
     def param(self, number: int, name: str) -> tuple[Domain, Any] | None:
         """The domain and the value of a parameter of a trial; None if it has none of that name."""
@@ -408,6 +458,7 @@ def _or_none(value: float) -> float | None:
 _VERBS = {
     "ask": Ledger._ask,
     "claim": Ledger._claim,
+    "stop": Ledger._stop,
     "beat": Ledger._beat,
     "orphan": Ledger._orphan,
     "release": Ledger._release,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import pickle
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -223,4 +222,4 @@ class Trial:
         return self._constraints
 
     def _commit(self, entry: dict[str, Any]) -> None:
-        self._channel.commit({**entry, "at": time.time()})
+        self._channel.commit({**entry, "at": self._channel.now()})
