@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
-EXTRA_TESTS := tests/minimize tests/torch
-EXTRAS := torch,tensorflow
+EXTRA_TESTS := tests/minimize tests/torch tests/search/test_sql.py tests/search/test_executors.py
+EXTRAS := torch,tensorflow,sql,dask
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-extras check docs bench
+.PHONY: help install demo test test-extras test-servers check docs bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs 
 
 test-extras: .venv-extras/.installed ## what needs an extra (PyTorch, TensorFlow, Optuna ...), in an environment of its own
 	.venv-extras/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) $(wildcard $(EXTRA_TESTS))
+
+test-servers: .venv-extras/.installed ## studies in a PostgreSQL that is started for that, and installed if need be (Debian, root)
+	tests/servers/postgresql .venv-extras/bin/python -m pytest $(PYTEST_ARGS) tests/search/test_sql.py
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ from nestor.search._pruners import (
 from nestor.search._records import Direction, FrozenTrial, TrialPruned, TrialState
 from nestor.search._samplers import GridSampler, QuasiRandomSampler, RandomSampler, Sampler
 from nestor.search._spaces import Array, Categorical, Float, Int
+from nestor.search._sql import SQLStorage
 from nestor.search._storages import FileStorage, MemoryStorage, Storage
 from nestor.search._study import Study
 from nestor.search._tpe import TPESampler
@@ -49,6 +50,7 @@ __all__ = [
     "QuasiRandomSampler",
     "RandomSampler",
     "RayExecutor",
+    "SQLStorage",
     "Sampler",
     "Storage",
     "Study",
