@@ -1,16 +1,21 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
+from nestor.search._callbacks import MaxTrialsCallback
 from nestor.search._executors import DaskExecutor, Executor, RayExecutor
 from nestor.search._front import (
     copy_study,
     create_study,
     delete_study,
+    fixed_trial,
     import_study,
     load_study,
     study_names,
 )
+from nestor.search._given import create_trial
 from nestor.search._gp import GPSampler
+from nestor.search._ledger import History, Ledger
 from nestor.search._pruners import (
+    Curves,
     HyperbandPruner,
     MedianPruner,
     PatientPruner,
@@ -20,7 +25,8 @@ from nestor.search._pruners import (
     ThresholdPruner,
 )
 from nestor.search._records import Direction, FrozenTrial, TrialPruned, TrialState
-from nestor.search._samplers import GridSampler, QuasiRandomSampler, RandomSampler, Sampler
+from nestor.search._register import Register
+from nestor.search._samplers import Asked, GridSampler, QuasiRandomSampler, RandomSampler, Sampler
 from nestor.search._spaces import Array, Categorical, Float, Int
 from nestor.search._sql import SQLStorage
 from nestor.search._storages import FileStorage, MemoryStorage, Storage
@@ -31,7 +37,9 @@ from nestor.search._view import Trials
 
 __all__ = [
     "Array",
+    "Asked",
     "Categorical",
+    "Curves",
     "DaskExecutor",
     "Direction",
     "Executor",
@@ -40,8 +48,11 @@ __all__ = [
     "FrozenTrial",
     "GPSampler",
     "GridSampler",
+    "History",
     "HyperbandPruner",
     "Int",
+    "Ledger",
+    "MaxTrialsCallback",
     "MedianPruner",
     "MemoryStorage",
     "PatientPruner",
@@ -50,6 +61,7 @@ __all__ = [
     "QuasiRandomSampler",
     "RandomSampler",
     "RayExecutor",
+    "Register",
     "SQLStorage",
     "Sampler",
     "Storage",
@@ -63,7 +75,9 @@ __all__ = [
     "Trials",
     "copy_study",
     "create_study",
+    "create_trial",
     "delete_study",
+    "fixed_trial",
     "import_study",
     "load_study",
     "study_names",

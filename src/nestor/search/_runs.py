@@ -35,7 +35,7 @@ class Study(Protocol):
     _header: dict[str, Any]
     _channel: Direct | Shared
     _histories: dict[Any, Any]
-    _stopping: bool
+    _stopped: bool
     ask: Callable[..., Any]
     _claim: Callable[..., int | None]
     _asking: Callable[..., dict[str, Any]]
@@ -76,16 +76,15 @@ class Plan:
 def alone(study: Study, plan: Plan, watch: Callable[[int], Any]) -> None:
     """Trials one after another, or batch after batch, in this process."""
     started = 0
-    while not (plan.late or study._stopping) and (plan.n_trials is None or started < plan.n_trials):
+    while not (plan.late or study._stopped) and (plan.n_trials is None or started < plan.n_trials):
         if plan.batch is None:
             number, counted = one(study, plan)
             started += counted
             watch(number)
         else:
             most = plan.batch if plan.n_trials is None else min(plan.batch, plan.n_trials - started)
-            numbers = several(study, plan, most)
-            started += len(numbers)
-            for number in numbers:
+            for number, counted in several(study, plan, most):
+                started += counted
                 watch(number)
 
 
@@ -93,15 +92,14 @@ def one(study: Study, plan: Plan) -> tuple[int, bool]:
     """One trial from beginning to end; its number, and whether it was not merely promoted."""
     trial, counted = _next(study, plan)
     try:
-        values = plan.objective(trial)
-        entry = study._telling(trial, values, None, None, None)
-    except TrialPruned:
-        entry = study._telling(trial, None, trial.ended_as, None, None)
+        entry = _ending(study, trial, plan.objective(trial))
+    except TrialPruned as pruned:
+        entry = _ending(study, trial, pruned)
     except KeyboardInterrupt:
         _give_back(study, [trial])
         raise
     except Exception as error:
-        study._channel.commit(_failed(study, trial, error))
+        study._channel.commit(_ending(study, trial, error))
         if not isinstance(error, plan.catch):
             raise
         return trial.number, counted
@@ -109,49 +107,44 @@ def one(study: Study, plan: Plan) -> tuple[int, bool]:
     return trial.number, counted
 
 
-def several(study: Study, plan: Plan, most: int) -> list[int]:
-    """A batch of trials from beginning to end; their numbers."""
+def several(study: Study, plan: Plan, most: int) -> list[tuple[int, bool]]:
+    """Trials that the objective is given as one list; for each its number, and whether it was not merely promoted."""
     limit = _limit(study, plan)
     study._channel.sync()
+    ledger = study._channel.ledger
     if limit is not None:
-        room = limit - study._channel.ledger.size + len(study._channel.ledger.waiting)
-        most = min(most, room)
+        most = min(most, limit - ledger.size + len(ledger.waiting))
     if most < 1:
         raise Exhausted("there are no more trials to run")
     trials = study.ask(most)
+    ran = [(trial.number, not ledger.reports.get(trial.number)) for trial in trials]
     try:
-        values = plan.objective(trials)
-        if not hasattr(values, "__len__") or len(values) != len(trials):
-            got = f"{len(values)} values" if hasattr(values, "__len__") else f"a {type(values).__name__}"
-            want, do = f"one of {len(trials)} values", "return one value a trial"
-            raise BadArgument("optimize", "objective", got=got, want=want, do=do)
-        entries = [_ended(study, plan, *pair) for pair in zip(trials, values, strict=True)]
+        results = list(plan.objective(trials))
+        if len(results) != most:
+            want = f"a list of {most}, one a trial"
+            got = f"{len(results)} values"
+            raise BadArgument("optimize", "objective", got=got, want=want, do="return it")
+        entries = [_ending(study, *pair) for pair in zip(trials, results, strict=True)]
     except KeyboardInterrupt:
         _give_back(study, trials)
         raise
     except Exception as error:
-        study._channel.commit(*(_failed(study, trial, error) for trial in trials))
+        study._channel.commit(*(_ending(study, trial, error) for trial in trials))
         if not isinstance(error, plan.catch):
             raise
-    else:
-        study._channel.commit(*entries)
-    return [trial.number for trial in trials]
+        return ran
+    study._channel.commit(*entries)
+    return ran
 
 
-def _ended(study: Study, plan: Plan, trial: Trial, value: Any) -> dict[str, Any]:
-    """The entry that ends a trial of a batch, by its value or by an exception in its place."""
-    if isinstance(value, TrialPruned):
+def _ending(study: Study, trial: Trial, result: Any) -> dict[str, Any]:
+    """The entry that ends a trial with what its objective returned or raised."""
+    if isinstance(result, TrialPruned):
         return study._telling(trial, None, trial.ended_as, None, None)
-    if isinstance(value, Exception):
-        if not isinstance(value, plan.catch):
-            raise value
-        return _failed(study, trial, value)
-    return study._telling(trial, value, None, None, None)
-
-
-def _failed(study: Study, trial: Trial, error: Exception) -> dict[str, Any]:
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return study._telling(trial, None, TrialState.FAILED, None, None, text)
+    if isinstance(result, Exception):
+        text = "".join(traceback.format_exception_only(result)).strip()
+        return study._telling(trial, None, TrialState.FAILED, None, None, text)
+    return study._telling(trial, result, None, None, None)
 
 
 def _give_back(study: Study, trials: Sequence[Trial]) -> None:
@@ -265,7 +258,7 @@ class _Follower:
 def _by_processes(study: Study, storage: Storage, plan: Plan, n_workers: int, follow: _Follower) -> None:
     def allow() -> bool:
         follow()
-        return not (plan.late or study._stopping)
+        return not (plan.late or study._stopped)
 
     def lost(worker: str | None) -> None:
         if worker is not None:
@@ -286,7 +279,7 @@ def _by_executor(
     try:
         while not all(worker.done() for worker in workers):
             follow()
-            if study._stopping:
+            if study._stopped:
                 study._channel.commit({"do": "stop", "call": plan.call})
             time.sleep(0.05)
         for worker in workers:
@@ -310,7 +303,7 @@ def _shared(study: Study) -> Iterator[Storage]:
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "study.db")
         here = {"do": "beat", "by": direct.worker, "at": time.time(), "lease": 1e18}
-        notes = {"do": "attrs", "attrs": ledger.user_attrs}
+        notes = {"do": "attrs", "attrs": ledger.user_attrs, "system": ledger.system_attrs}
         storage.append(study._identity, [here, notes, *(ledger.entry(n) for n in range(ledger.size))])
         study._channel = Shared(storage, study._identity, study._header)
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
+from nestor.search._given import entry_of, is_there
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
@@ -28,6 +29,7 @@ from nestor.search._trial import Trial
 from nestor.search._view import Trials, frame
 
 Objective = Callable[[Trial], Any]
+_METRIC_NAMES = "study:metric_names"  # the note that Optuna keeps under this name too
 
 
 class Study:
@@ -37,6 +39,7 @@ class Study:
         name: its name in its storage.
         sampler: what suggests parameters.
         pruner: what ends trials early, or None.
+        storage: where it is kept.
 
     >>> from nestor import search
     >>> study = search.create_study(sampler=search.TPESampler(seed=0))
@@ -50,10 +53,10 @@ class Study:
     ):
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
+        self.storage, self._stopped = storage, False
         self._storage, self._identity, self._header = storage, identity, header
         self._channel: Direct | Shared = channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
-        self._stopping = False
 
     def __repr__(self) -> str:
         return f"Study(name={self.name!r}, directions={[str(d) for d in self.directions]})"
@@ -131,6 +134,24 @@ class Study:
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the study."""
         self._channel.commit({"do": "attrs", "attrs": {name: value}, "at": self._channel.now()})
+
+    @property
+    def system_attrs(self) -> dict[str, Any]:
+        """The notes of programs beside the study."""
+        return dict(self._ledger.system_attrs)
+
+    @property
+    def metric_names(self) -> list[str] | None:
+        """What `set_metric_names` was told, or None."""
+        return self._ledger.system_attrs.get(_METRIC_NAMES)
+
+    def set_metric_names(self, names: Sequence[str]) -> None:
+        """Name the objectives, one name each; tables and pictures show the names."""
+        if isinstance(names, str) or len(names) != len(self.directions):
+            want = f"{len(self.directions)} names, one an objective"
+            raise BadArgument("set_metric_names", "names", got=names, want=want, do="give one name each")
+        system = {_METRIC_NAMES: list(names)}
+        self._channel.commit({"do": "attrs", "attrs": {}, "system": system, "at": time.time()})
 
     def trials_dataframe(self) -> Any:
         """A pandas.DataFrame, one row a trial; needs pandas (``pip install 'nestor[search]'``)."""
@@ -213,12 +234,25 @@ class Study:
             self._channel.commit(*entries)
 
     def enqueue_trial(
-        self, params: Mapping[str, Any], *, user_attrs: Mapping[str, Any] | None = None
+        self,
+        params: Mapping[str, Any],
+        *,
+        user_attrs: Mapping[str, Any] | None = None,
+        skip_if_exists: bool = False,
     ) -> None:
-        """Have a trial with these parameters run before others; what is not given is sampled."""
+        """Have a trial with these parameters run before others; what is not given is sampled.
+
+        Args:
+            params: parameter name to value.
+            user_attrs: notes beside the trial.
+            skip_if_exists: whether nothing happens where a trial with just these parameters is there, in
+                whatever state.
+        """
         given = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()
         }
+        if skip_if_exists and is_there(self._ledger, given):
+            return
         self._channel.commit(
             {"do": "enqueue", "params": given, "attrs": dict(user_attrs or {}), "at": self._channel.now()}
         )
@@ -237,7 +271,8 @@ class Study:
         """Write the study to a file of JSON lines: a header, then one trial a line; see `import_study`."""
         ledger = self._ledger
         with Path(path).open("w", encoding="utf-8") as file:
-            head = {"nestor_study": 1, **self._header, "user_attrs": ledger.user_attrs}
+            notes = {"user_attrs": ledger.user_attrs, "system_attrs": ledger.system_attrs}
+            head = {"nestor_study": 1, **self._header, **notes}
             for line in (head, *(ledger.entry(number) for number in range(ledger.size))):
                 file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
@@ -279,7 +314,7 @@ class Study:
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag
-        asked = Asked(number, self._history(horizon))
+        asked = Asked(number, self._history(horizon), self._channel.commit)
         return Trial(number, self._channel, self.sampler, self.pruner, asked, horizon)
 
     def _history(self, horizon: int | None) -> History:
@@ -334,6 +369,13 @@ class Study:
 
     # --- optimize -----------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Begin no more trials in the `optimize` that runs; those under way end. For callbacks and objectives.
+
+        An objective in a process of its own does not reach the others: call it in a callback there.
+        """
+        self._stopped = True
+
     def optimize(
         self,
         objective: Objective,
@@ -355,7 +397,8 @@ class Study:
         first, and raises KeyboardInterrupt.
 
         Args:
-            objective: takes a `Trial`; returns the value, or one value an objective.
+            objective: takes a `Trial`; returns the value, or one value an objective. An exception that it returns
+                fails the trial and ends nothing.
             n_trials: how many to run now; None for as many as time and sampler allow.
             timeout: seconds after which no more trials begin.
             n_workers: processes. With more than one, the objective must be importable, and JAX is not imported
@@ -368,8 +411,9 @@ class Study:
             total: how many trials the study is to have in the end, those of others included. So a program can be
                 started again, and many programs share the work: a worker that finds the study full waits for the
                 trials that others still run, and takes them over when their workers die.
-            batch: N calls the objective with lists of up to N trials, one after another; it returns one value a
-                trial (an exception in the place of a value: that trial has failed, or was pruned).
+            batch: calls the objective with lists of so many trials (the last list may be shorter), which all
+                learn from the same trials. It returns a list with the value of each, or in its place an
+                exception: `TrialPruned`, or anything else for a trial that has failed. In this process alone.
             executor: where the ``n_workers`` workers run instead of in processes of this machine; see `Executor`.
         """
         whole("optimize", n_trials=n_trials, total=total, n_workers=n_workers, ordered=ordered, batch=batch)
@@ -386,7 +430,7 @@ class Study:
         left = None if total is None else max(total - self._ledger.size, 0)
         expected = min((count for count in (n_trials, left) if count is not None), default=None)
         watch = Watch(self, callbacks, expected, progress)
-        self._stopping = False
+        self._stopped = False
         try:
             if n_workers == 1 and executor is None:
                 alone(self, plan, watch)
@@ -398,34 +442,6 @@ class Study:
             self._channel.flush()
             watch.close()
 
-    def stop(self) -> None:
-        """Begin no more trials in the call of `optimize` under way: for callbacks. Those that run end as usual."""
-        self._stopping = True
-
     def _opener(self, storage: Storage) -> Callable[[], Study]:
         """What makes this study where a worker is, over a storage that it can open there."""
         return functools.partial(Study, storage, self._identity, self._header, self.sampler, self.pruner)
-
-
-def entry_of(trial: FrozenTrial, header: dict[str, Any]) -> dict[str, Any]:
-    """A record as the entry that adds it."""
-    scratch = Ledger({**header, "directions": header["directions"]})
-    scratch.size = 0
-    number = scratch._append_row(trial.state)
-    for name, value in trial.params.items():
-        domain = trial.domains[name]
-        stored = np.asarray(value, float) if hasattr(domain, "shape") else domain.encode(value)
-        scratch.set_param(number, name, domain, stored)
-    entry = scratch.entry(number)
-    more = {
-        "values": trial.values,
-        "reports": {str(step): value for step, value in trial.reports.items()},
-        "attrs": dict(trial.user_attrs),
-        "constraints": trial.constraints,
-        "gradient": trial.gradient,
-        "error": trial.error,
-        "started": trial.started,
-        "at": trial.ended,
-        "attempt": trial.attempt,
-    }
-    return {**entry, **{key: value for key, value in more.items() if value not in (None, {}, ())}}
