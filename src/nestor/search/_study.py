@@ -361,6 +361,8 @@ class Study:
         missed = constraints if constraints is not None or isinstance(trial, int) else trial.constraints
         if missed is not None:
             entry["constraints"] = [float(value) for value in missed]
+        if gradient is None and isinstance(trial, Trial) and "values" in entry:
+            gradient = trial.gradient
         if gradient is not None:
             entry["gradient"] = {name: np.asarray(slope, float).tolist() for name, slope in gradient.items()}
         if error:
