@@ -24,7 +24,8 @@ class Direct:
 
     shared = False
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, storage: Storage, study: str, ledger: Ledger):
+        self.storage, self.study = storage, study
         self.ledger = ledger
         self.worker = "here"
         self.lease = float("inf")
@@ -169,5 +170,5 @@ def channel_to(storage: Storage, study: str, header: dict[str, Any]) -> Direct |
     if isinstance(storage, MemoryStorage):
         if study not in storage.ledgers:
             storage.ledgers[study] = Ledger(header)
-        return Direct(storage.ledgers[study])
+        return Direct(storage, study, storage.ledgers[study])
     return Shared(storage, study, header)

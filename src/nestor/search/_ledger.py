@@ -82,6 +82,7 @@ class Ledger:
         self.gradients: dict[int, dict[str, Any]] = {}
         self.errors: dict[int, str] = {}
         self.checkpoints: dict[int, str] = {}
+        self.costs: dict[int, float] = {}  # of trials that told theirs
         self.fixed: dict[int, dict[str, Any]] = {}  # what an enqueued trial was given
         self.owners: dict[int, str] = {}  # of running trials
         self.deaths: dict[int, int] = {}  # how many workers a trial has outlived
@@ -215,6 +216,10 @@ class Ledger:
         if self.state[entry["number"]] == _RUNNING:
             self.checkpoints[entry["number"]] = entry["data"]
 
+    def _cost(self, entry: dict[str, Any]) -> None:
+        number = entry["number"]
+        self.costs[number] = self.costs.get(number, 0.0) + entry["amount"]
+
     def _attrs(self, entry: dict[str, Any]) -> None:
         number = entry.get("number")
         if number is None:
@@ -241,6 +246,8 @@ class Ledger:
         self.attempts[number] = entry.get("attempt", 0)
         if entry.get("checkpoint"):
             self.checkpoints[number] = entry["checkpoint"]
+        if entry.get("cost") is not None:
+            self.costs[number] = entry["cost"]
         if entry.get("fixed") is not None:
             self.fixed[number] = entry["fixed"]
         if entry["state"] == _RUNNING:
@@ -428,6 +435,7 @@ class Ledger:
             "attempt": trial.attempt,
             "by": self.owners.get(number),
             "checkpoint": self.checkpoints.get(number),
+            "cost": self.costs.get(number),
         }
         kept = {key: value for key, value in written.items() if value not in (None, {}, ())}
         if number in self.fixed:
@@ -514,6 +522,7 @@ _VERBS = {
     "report": Ledger._report,
     "checkpoint": Ledger._checkpoint,
     "attrs": Ledger._attrs,
+    "cost": Ledger._cost,
     "tell": Ledger._tell,
     "add": Ledger._add,
 }

@@ -113,7 +113,11 @@ class Pool:
             worker[2] = False
             self._done(*said)
         else:
-            raise pickle.loads(said[0]) if said[0] else NestorError(f"A worker failed:\n{said[1]}")
+            if not said[0]:
+                raise NestorError(f"A worker failed:\n{said[1]}")
+            error = pickle.loads(said[0])
+            error.add_note(f"It was raised in a worker:\n{said[1]}")
+            raise error
 
     def _gone(self, connection: multiprocessing.connection.Connection) -> None:
         process, name, busy = self._workers.pop(connection)

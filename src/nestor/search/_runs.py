@@ -20,6 +20,7 @@ from nestor.search._executors import Executor
 from nestor.search._ledger import Ledger
 from nestor.search._pool import Pool
 from nestor.search._records import TrialPruned, TrialState
+from nestor.search._register import REGISTER
 from nestor.search._storages import FileStorage, MemoryStorage, Storage
 from nestor.search._trial import Trial
 
@@ -319,8 +320,8 @@ def _shared(study: Study) -> Iterator[Storage]:
 
 def _keep_nested(storage: Storage, memory: MemoryStorage) -> None:
     """Studies that were made in the meantime, inside trials, come into memory too."""
-    for _, entry in storage.read("", 0):
-        memory.append("", [entry])
+    for _, entry in storage.read(REGISTER, 0):
+        memory.append(REGISTER, [entry])
         if entry["do"] == "create":
             inner = memory.ledgers[entry["id"]] = Ledger(entry)
             for _, change in storage.read(entry["id"], 0):

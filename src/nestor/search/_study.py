@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +18,7 @@ from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
 from nestor.search._given import entry_of, is_there
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
+from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
 from nestor.search._runs import Exhausted, Plan, Watch, alone, checked, together, whole
@@ -72,6 +73,26 @@ class Study:
     def directions(self) -> tuple[Direction, ...]:
         """The directions of the objectives."""
         return self._channel.ledger.directions
+
+    @property
+    def parent(self) -> tuple[str, int] | None:
+        """The study and the number of the trial in which this one was made (``create_study(parent=trial)``)."""
+        parent = self._header.get("parent")
+        return None if parent is None else (parent["study"], parent["number"])
+
+    def nested(self, number: int | None = None) -> list[str]:
+        """The names of the studies that were made inside the trials, or inside one of them."""
+        below = inner(self._storage, self._identity)
+        return [header["name"] for at in sorted(below) if number in (None, at) for header in below[at]]
+
+    def cost(self, number: int | None = None) -> float:
+        """What the trials cost, or one of them: what `Trial.add_cost` said, and what nested studies cost; else 1."""
+        return cost(self._storage, self._identity, self._ledger, number)
+
+    @property
+    def created(self) -> float:
+        """When it was created: seconds since the epoch."""
+        return float(self._header["created"])
 
     @property
     def direction(self) -> Direction:
@@ -269,12 +290,16 @@ class Study:
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the study to a file of JSON lines: a header, then one trial a line; see `import_study`."""
-        ledger = self._ledger
         with Path(path).open("w", encoding="utf-8") as file:
-            notes = {"user_attrs": ledger.user_attrs, "system_attrs": ledger.system_attrs}
-            head = {"nestor_study": 1, **self._header, **notes}
-            for line in (head, *(ledger.entry(number) for number in range(ledger.size))):
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            file.writelines(line + "\n" for line in self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The lines that `export` writes, one by one."""
+        ledger = self._ledger
+        notes = {"user_attrs": ledger.user_attrs, "system_attrs": ledger.system_attrs}
+        yield json.dumps({"nestor_study": 1, **self._header, **notes}, separators=(",", ":"))
+        for number in range(ledger.size):
+            yield json.dumps(ledger.entry(number), separators=(",", ":"))
 
     def _asking(self, count: int, size: int | None = None) -> dict[str, Any]:
         channel = self._channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -204,6 +205,19 @@ class Trial:
         """What the last `checkpoint` of an earlier attempt at this trial saved, or None."""
         data = self._channel.ledger.checkpoints.get(self.number)
         return None if data is None else pickle.loads(base64.b64decode(data))
+
+    def add_cost(self, amount: float) -> None:
+        """Say what the trial has cost so far, more to what it said before: training runs, epochs, seconds, as you like.
+
+        `Study.cost` adds it up, over studies made inside trials too. A trial that says nothing costs 1, or what the
+        studies inside it cost.
+
+        Args:
+            amount: finite and at least 0.
+        """
+        if not (math.isfinite(amount) and amount >= 0):
+            raise BadArgument("add_cost", "amount", got=amount, want="finite and >= 0", do="pass 1.0")
+        self._commit({"do": "cost", "number": self.number, "amount": float(amount)})
 
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the trial."""
