@@ -7,7 +7,9 @@ from nestor.search import TrialState
 from tests.search import objectives
 from tests.search.test_study import same
 
-quiet = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+quiet = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning"
+)
 
 
 def check(executor, tmp_path):

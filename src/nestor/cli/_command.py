@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _refuse_unknown_words(words, parser, commands)
         options, left = parser.parse_known_args(words)
         if left:
-            speaker = commands.get(options.command, parser)
+            speaker = commands.get(getattr(options, "job", None) or options.command, parser)
             speaker.error(f"there is no place for {left[0]!r}; what it takes are options")
         if options.command is None:
             parser.print_help()

@@ -110,7 +110,8 @@ def _new_seed() -> int:
 
 
 def checked(options: argparse.Namespace, where: str) -> None:
-    """Refuse a sampler and a pruner that cannot be made, before they are noted beside a study."""
+    """Refuse what cannot be made, before it is noted beside a study."""
+    _named.exceptions_of(getattr(options, "catch", ()), where)
     _named.sampler_of(options.sampler, options.seed, where)
     _named.pruner_of(options.pruner, where)
 
