@@ -42,7 +42,7 @@ def run_ask_and_tell(where, name, lease):
 
 
 def survived(where, name, work, kills, lease=0.4, workers=4, seed=0):
-    """Kill workers one after another, and start others in their place; what was finished at each look, and the study."""
+    """Kill workers one after another, and start others in their place; what was finished, and the study."""
     random_number = random.Random(seed)
     study = search.create_study(
         storage=open_storage(where, lease), study_name=name, sampler=search.RandomSampler(seed=0)

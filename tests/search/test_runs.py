@@ -190,3 +190,31 @@ def test_an_older_file_is_brought_up_to_date(tmp_path, monkeypatch):
         assert len(search.load_study(storage=tmp_path / "s.db").trials) == 3
     with pytest.raises(nestor.NestorError, match="newer"):
         search.load_study(storage=tmp_path / "s.db")
+
+
+def test_a_space_suggested_at_once_is_what_would_be_suggested_one_by_one(storage):
+    space = {
+        "x": search.Float(-1, 2),
+        "rate": search.Float(1e-5, 1, log=True),
+        "half": search.Float(0, 1, step=0.25),
+        "n": search.Int(1, 9, step=2),
+        "width": search.Int(1, 1000, log=True),
+        "kind": search.Categorical(("a", None, 3)),
+        "w": search.Array((3,), 0, 1),
+        "one": search.Int(2, 2),
+    }
+    study, other = made(storage), made()
+    study.enqueue_trial({"x": 0.5})
+    other.enqueue_trial({"x": 0.5})
+    trials = study.ask(20, space=space)
+    singles = [other.ask() for _ in range(20)]
+    for trial, single in zip(trials, singles, strict=True):
+        for name, domain in space.items():
+            single.suggest(name, domain)
+        assert repr(trial.params) == repr(single.params)
+        assert repr(trial._asked.given) == repr(single._asked.given)
+    study.tell(trials, [0.0] * 20)
+    other.tell(singles, [0.0] * 20)
+    assert same(study.trials, other.trials, times=False)
+    if storage is not None and not isinstance(storage, search.MemoryStorage):
+        assert same(study.trials, search.load_study(storage=storage).trials)

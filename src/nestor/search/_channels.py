@@ -45,6 +45,10 @@ class Direct:
         """Write down a parameter of a running trial."""
         self.ledger.set_param(number, name, domain, stored)
 
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """Write down a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
+
     def flush(self) -> None:
         """Nothing is held back."""
 
@@ -98,6 +102,13 @@ class Shared:
         self.ledger.set_param(number, name, domain, stored)
         with self._lock:
             self._unsaid.setdefault(number, {})[name] = (domain, stored)
+
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """The same for a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
+        with self._lock:
+            for number, one in enumerate(stored, first):
+                self._unsaid.setdefault(number, {})[name] = (domain, one)
 
     def flush(self) -> None:
         """Tell the log what it does not hold yet."""

@@ -293,6 +293,21 @@ class Ledger:
 
     def set_param(self, number: int, name: str, domain: Domain, stored: Any) -> None:
         """Write one parameter into its column; doing it twice is doing it once."""
+        column, place = self._column(name, domain)
+        if isinstance(domain, Array):
+            column.arrays[number] = stored if isinstance(stored, np.ndarray) else unpack(stored, domain.shape)
+        else:
+            column.values[number] = stored
+        column.kinds[number] = place
+
+    def set_params(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """The same for one parameter, not an array, of trials one after another."""
+        column, place = self._column(name, domain)
+        column.values[first : first + len(stored)] = stored
+        column.kinds[first : first + len(stored)] = place
+
+    def _column(self, name: str, domain: Domain) -> tuple[Column, int]:
+        """The column of a name, and the place of a domain in the list of domains."""
         place = self._domain_places.get(domain)
         if place is None:
             self.domains.append(domain)
@@ -302,12 +317,8 @@ class Ledger:
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = Column(len(self.state))
-        if isinstance(domain, Array):
-            column.arrays[number] = stored if isinstance(stored, np.ndarray) else unpack(stored, domain.shape)
-        else:
-            column.values[number] = stored
-        column.kinds[number] = place
         self.latest[name] = domain
+        return column, place
 
     def _set_attrs(self, number: int, entry: dict[str, Any]) -> None:
         """Notes of a trial, always in a new dictionary: whoever has the old one keeps what it was."""

@@ -26,7 +26,7 @@ from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
 from nestor.search._storages import Storage
 from nestor.search._tpe import non_dominated
-from nestor.search._trial import Trial
+from nestor.search._trial import Trial, suggest_space
 from nestor.search._view import Trials, frame
 
 Objective = Callable[[Trial], Any]
@@ -205,15 +205,16 @@ class Study:
         if n is not None and (isinstance(n, bool) or int(n) != n or n < 1):
             raise BadArgument("ask", "n", got=n, want="None or a whole number >= 1", do="pass n=8")
         self._channel.sync()
-        trials = []
+        trials: list[Trial] = []
+        fresh = 0
         while len(trials) < (n or 1) and (claimed := self._claim({})) is not None:
             trials.append(self._trial(claimed, None))
         if len(trials) < (n or 1):
             numbers = self._channel.commit(self._asking((n or 1) - len(trials)))[0]
             trials += [self._trial(number, None) for number in numbers]
-        for trial in trials if space else ():
-            for name, domain in (space or {}).items():
-                trial.suggest(name, domain)
+            fresh = len(numbers)
+        if space:
+            suggest_space(trials[: len(trials) - fresh], trials[len(trials) - fresh :], space)
         return trials[0] if n is None else trials
 
     def tell(

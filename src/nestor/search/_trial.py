@@ -289,3 +289,24 @@ class Trial:
 
     def _commit(self, entry: dict[str, Any]) -> None:
         self._channel.commit({**entry, "at": self._channel.now()})
+
+
+def suggest_space(begun: Sequence[Trial], fresh: Sequence[Trial], space: Mapping[str, Domain]) -> None:
+    """Suggest the parameters of a space to trials; to fresh ones, whose numbers follow each other, column by column."""
+    places = getattr(fresh[0]._sampler, "places", None) if fresh else None
+    for name, domain in space.items():
+        at_once = places is not None and not isinstance(domain, Array)
+        for trial in begun if at_once else (*begun, *fresh):
+            trial.suggest(name, domain)
+        if places is None or isinstance(domain, Array):
+            continue
+        fresh[0]._check(name, domain)
+        units = places([trial.number for trial in fresh], name)
+        values = [domain.from_unit(unit) for unit in units]
+        stored = [domain.encode(value) for value in values]
+        if domain.count is not None:
+            units = [float(domain.to_unit(np.asarray(one))) for one in stored]
+        fresh[0]._channel.suggest_many(fresh[0].number, name, domain, stored)
+        for trial, value, unit in zip(fresh, values, units, strict=True):
+            trial._asked.given[name] = domain, unit
+            trial._given[name] = value
