@@ -1,0 +1,2 @@
+class OptunaSampler: pass
+class OptunaPruner: pass
