@@ -261,6 +261,11 @@ class NestorStorage(_Base):
             best = rows[np.argmin(ledger.values[rows, 0] * ledger.signs[0])]
             return self._frozen(study_id, ledger, int(best))
 
+    def nestor_ledger(self, study_id: int) -> search.Ledger:
+        """The columns of a study, for our samplers and pruners."""
+        with self._lock:
+            return self._ledger(study_id)
+
     # --- inside -------------------------------------------------------------------------------
 
     def _header(self, study_id: int) -> dict[str, Any]:
