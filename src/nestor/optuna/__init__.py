@@ -1,4 +1,4 @@
-"""The bridge to Optuna: our storages, samplers and pruners inside its studies, its own inside ours, and studies both ways."""
+"""The bridge to Optuna: ours inside its studies, its own inside ours, and whole studies both ways."""
 
 from nestor.optuna._exchange import export_study, import_study
 from nestor.optuna._front import Pruner, Sampler, Storage

@@ -52,9 +52,7 @@ class NestorSampler(_BaseSampler):
         """A value for every name of a space, one after the other."""
         return {name: self.sample_independent(study, trial, name, one) for name, one in search_space.items()}
 
-    def sample_independent(
-        self, study: Any, trial: Any, param_name: str, param_distribution: Any
-    ) -> Any:
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         """A value for one parameter, given those that the trial has already."""
         domain = domain_of(param_distribution)
         with self._lock:

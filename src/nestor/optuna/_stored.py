@@ -7,8 +7,8 @@ import importlib
 import threading
 import time
 import uuid
-from collections.abc import Container, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -239,13 +239,7 @@ class NestorStorage(_Base):
         """The trials of a study, by number."""
         with self._lock:
             ledger = self._ledger(study_id)
-            if isinstance(states, tuple) and states == (_States.WAITING,):
-                numbers: Any = sorted(self._claimable(ledger))
-            elif states is None:
-                numbers = range(ledger.size)
-            else:
-                chosen = [s for s in TrialState if _named(s) in states]
-                numbers = np.flatnonzero(np.isin(ledger.state[: ledger.size], chosen)).tolist()
+            numbers = self._numbers(ledger, states)
             trials = [self._frozen(study_id, ledger, number) for number in numbers]
         return copy.deepcopy(trials) if deepcopy else trials
 
@@ -311,6 +305,15 @@ class NestorStorage(_Base):
             channel, number = self._open(trial_id)
             channel.commit({**entry, "number": number, "at": time.time()})
 
+    def _numbers(self, ledger: search.Ledger, states: Container[Any] | None) -> Sequence[int]:
+        """The trials in some states; among those that wait are those whose worker is dead."""
+        if states is None:
+            return range(ledger.size)
+        if isinstance(states, tuple) and states == (_States.WAITING,):
+            return sorted(self._claimable(ledger))
+        chosen = [state for state in TrialState if _named(state) in states]
+        return np.flatnonzero(np.isin(ledger.state[: ledger.size], chosen)).tolist()
+
     def _claimable(self, ledger: search.Ledger) -> set[int]:
         """The trials that wait for a worker, and those whose worker is dead."""
         now = time.time()
@@ -328,6 +331,45 @@ class NestorStorage(_Base):
         if known is None or known[0] is not notes[0] or known[1] is not notes[1]:
             known = kept[number] = (*notes, frozen_of(ledger, number, trial_id))
         return known[2]
+
+
+class View(NestorStorage):
+    """One study of ours, as a sampler or a pruner of Optuna sees it while a trial is under way.
+
+    Attributes:
+        visible: the numbers of the trials that it may look at; None for all.
+    """
+
+    def __init__(self, ledger: search.Ledger, commit: Callable[..., Any] | None):
+        super().__init__(cast(search.Register, _Single(ledger, commit)))
+        self.visible: set[int] | None = None
+
+    def study(self, **parts: Any) -> Any:
+        """A new study of Optuna over it, with a sampler or a pruner."""
+        return optuna.study.Study(study_name=self._header(0)["name"], storage=self, **parts)
+
+    def _numbers(self, ledger: search.Ledger, states: Container[Any] | None) -> Sequence[int]:
+        numbers = super()._numbers(ledger, states)
+        return numbers if self.visible is None else [n for n in numbers if n in self.visible]
+
+
+class _Single:
+    """A register that holds one study, and that study's channel."""
+
+    storage, worker, lease = None, "optuna", 60.0
+
+    def __init__(self, ledger: search.Ledger, commit: Callable[..., Any] | None):
+        self.ledger = ledger
+        self.commit = commit or (lambda *entries: [ledger.apply(entry) for entry in entries])
+
+    def studies(self) -> dict[int, dict[str, Any]]:
+        return {0: self.ledger.header}
+
+    def open(self, place: int) -> _Single:
+        return self
+
+    def sync(self) -> None:
+        """The study does that."""
 
 
 def _named(state: TrialState) -> Any:
