@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
-EXTRA_TESTS := tests/minimize tests/torch
-EXTRAS := torch,tensorflow
+EXTRA_TESTS := tests/minimize tests/torch tests/optuna
+EXTRAS := torch,tensorflow,optuna
+# What tests of extras look at beside them: pages and samplers of Optuna.
+EXTRA_PEERS := cmaes matplotlib optuna-dashboard
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras check docs bench
@@ -49,7 +51,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .venv-extras/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' pytest pytest-xdist
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' pytest pytest-xdist $(EXTRA_PEERS)
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

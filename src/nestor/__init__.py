@@ -6,7 +6,7 @@ import types
 import typing
 
 if typing.TYPE_CHECKING:
-    from nestor import levels, proximal, schedules, search, torch
+    from nestor import levels, optuna, proximal, schedules, search, torch
     from nestor.adjoints import (
         DARTS,
         SAMA,
@@ -208,6 +208,7 @@ __all__ = [
     "minimize",
     "minimize_batch",
     "minimum",
+    "optuna",
     "predict_cost",
     "proximal",
     "rmsprop",
@@ -334,6 +335,7 @@ _ROOMS = {
     *_SHOWN,
     "cli",
     "loops",
+    "optuna",
     "plots",
     "programs",
     "proximal",

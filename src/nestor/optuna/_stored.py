@@ -244,7 +244,7 @@ class NestorStorage(_Base):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> Any:
-        """The complete trial with the best value, constraints aside, as Optuna's storages have it."""
+        """The complete trial with the best value, among those that miss no constraint if there are any."""
         with self._lock:
             ledger = self._ledger(study_id)
             rows = np.flatnonzero(ledger.state[: ledger.size] == TrialState.COMPLETE)
@@ -252,6 +252,8 @@ class NestorStorage(_Base):
                 raise ValueError("No trials are completed yet.")
             if len(ledger.directions) > 1:
                 raise RuntimeError("A study of several objectives has no best trial.")
+            feasible = rows[ledger.violations(rows) <= 0]
+            rows = feasible if len(feasible) else rows
             best = rows[np.argmin(ledger.values[rows, 0] * ledger.signs[0])]
             return self._frozen(study_id, ledger, int(best))
 
