@@ -92,7 +92,7 @@ def test_its_dashboard(study):
     assert len(found["trials"]) == len(study.trials) == 31
     states = [trial["state"].replace("Fail", "Failed").upper() for trial in found["trials"]]
     assert states == [trial.state.name for trial in study.trials]
-    for trial, ours in zip(found["trials"], study.trials, strict=True):
+    for trial, ours in zip(found["trials"][:-1], study.trials[:-1], strict=True):  # but the one that runs
         shown = {one["name"]: one["param_external_value"] for one in trial["params"]}
         assert shown == {name: str(value) for name, value in ours.params.items()}
         curve = {point["step"]: point["value"] for point in trial["intermediate_values"]}

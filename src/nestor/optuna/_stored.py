@@ -240,7 +240,15 @@ class NestorStorage(_Base):
         with self._lock:
             ledger = self._ledger(study_id)
             numbers = self._numbers(ledger, states)
-            trials = [self._frozen(study_id, ledger, number) for number in numbers]
+            kept = self._finished.setdefault(study_id, {})
+            notes, system = ledger.trial_attrs, ledger.trial_system_attrs
+            trials = []
+            for number in numbers:
+                known = kept.get(number)
+                if known is None or known[0] is not notes.get(number) or known[1] is not system.get(number):
+                    trials.append(self._frozen(study_id, ledger, number))
+                else:
+                    trials.append(known[2])
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> Any:
@@ -323,16 +331,12 @@ class NestorStorage(_Base):
         return {n for n in orphans if ledger.deaths.get(n, 0) < _MOST_DEATHS} | set(ledger.waiting)
 
     def _frozen(self, study_id: int, ledger: search.Ledger, number: int) -> Any:
-        """A record; of a finished trial, the one that was made before unless its notes have changed."""
-        trial_id = study_id * _TRIALS + number
-        if ledger.state[number] < TrialState.COMPLETE:
-            return frozen_of(ledger, number, trial_id)
-        notes = ledger.trial_attrs.get(number), ledger.trial_system_attrs.get(number)
-        kept = self._finished.setdefault(study_id, {})
-        known = kept.get(number)
-        if known is None or known[0] is not notes[0] or known[1] is not notes[1]:
-            known = kept[number] = (*notes, frozen_of(ledger, number, trial_id))
-        return known[2]
+        """A new record; that of a finished trial is kept, and good for as long as its notes do not change."""
+        frozen = frozen_of(ledger, number, study_id * _TRIALS + number)
+        if ledger.state[number] >= TrialState.COMPLETE:
+            notes = ledger.trial_attrs.get(number), ledger.trial_system_attrs.get(number)
+            self._finished.setdefault(study_id, {})[number] = (*notes, frozen)
+        return frozen
 
 
 class View(NestorStorage):
