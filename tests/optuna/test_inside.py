@@ -90,6 +90,17 @@ def test_our_sampler_learns_from_pruned_failed_and_infeasible_trials_there():
         assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("kept", ["theirs", "ours"])
+def test_our_sampler_beside_their_hyperband(kept):
+    """Which shows a sampler the trials of one bracket; ours looks at all."""
+    storage = nestor.optuna.Storage() if kept == "ours" else None
+    sampler = nestor.optuna.Sampler(search.TPESampler(seed=0))
+    pruner = optuna.pruners.HyperbandPruner(1, 8, 2)
+    study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner)
+    study.optimize(curves, n_trials=30)
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+
+
 def test_a_grid_of_ours_ends_their_study():
     study = optuna.create_study(sampler=nestor.optuna.Sampler(search.GridSampler({"x": [0, 0.5, 1]})))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1))

@@ -87,6 +87,19 @@ def test_records_keep_everything(storage, tmp_path):
     assert list(search.Register(storage).studies()) == [0, 1, 2]
 
 
+def test_constraints_have_names(storage):
+    study = search.create_study(storage=storage)
+    trial = study.ask()
+    trial.set_constraint("memory", 0.5)
+    trial.set_constraint("latency", -1)
+    trial.set_constraint("memory", 0.25)
+    study.tell(trial, square(trial))
+    assert study.trials[0].constraints == (0.25, -1.0)
+    assert study.trials[0].system_attrs == {"constraints:memory": 0.25, "constraints:latency": -1.0}
+    with pytest.raises(BadArgument, match="a number"):
+        study.ask().set_constraint("memory", math.nan)
+
+
 def test_a_record_is_checked():
     domains = {"x": search.Float(0, 1)}
     with pytest.raises(BadArgument, match="complete trial"):

@@ -42,6 +42,7 @@ class Trial:
         "_constraints",
         "_given",
         "_horizon",
+        "_named",
         "_pruner",
         "_sampler",
         "_verdict",
@@ -63,6 +64,7 @@ class Trial:
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
+        self._named: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self.params})"
@@ -206,6 +208,15 @@ class Trial:
     def set_constraints(self, values: Sequence[float]) -> None:
         """Say how far constraints are missed: each holds where its value is <= 0."""
         self._constraints = tuple(float(value) for value in values)
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Say how far one constraint is missed, by its name: it holds where its value is <= 0."""
+        if not float(value) == float(value):
+            raise BadArgument("set_constraint", "value", got=value, want="a number", do="look into it")
+        self._named[name] = float(value)
+        self.set_constraints(list(self._named.values()))
+        note = {f"constraints:{name}": float(value)}
+        self._commit({"do": "attrs", "number": self.number, "attrs": {}, "system": note})
 
     @property
     def user_attrs(self) -> Mapping[str, Any]:
