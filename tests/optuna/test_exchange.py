@@ -10,7 +10,7 @@ import pytest
 
 import nestor.optuna
 from nestor import search
-from nestor.errors import BadArgument
+from nestor.errors import BadArgument, NestorError
 
 optuna = pytest.importorskip("optuna")
 
@@ -238,3 +238,10 @@ def test_a_wrong_name_names_those_that_are_there(tmp_path):
     assert not (tmp_path / "nowhere.db").exists()
     with pytest.raises(BadArgument, match="study of nestor"):
         nestor.optuna.export_study(optuna.create_study(), None)
+
+
+def test_their_database_gets_no_tables_of_ours(tmp_path):
+    filled(theirs("database", tmp_path / "theirs"), 1, 1)
+    with pytest.raises(NestorError, match="import_study"):
+        search.create_study(storage=f"sqlite:///{tmp_path}/theirs.db")
+    assert len(nestor.optuna.import_study(tmp_path / "theirs.db").trials) == 1

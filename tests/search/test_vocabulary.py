@@ -1,12 +1,14 @@
 """Words that users of Optuna expect: stop, names of objectives, notes of programs, trials that are given."""
 
+import contextlib
 import dataclasses
 import math
+import sqlite3
 
 import pytest
 
 from nestor import search
-from nestor.errors import BadArgument
+from nestor.errors import BadArgument, NestorError
 
 
 def square(trial):
@@ -127,3 +129,10 @@ def test_steps_are_decimal(low, high, step, last):
     assert domain.high == last
     assert search.Float(low, domain.high, step=step) == domain
     assert domain.from_unit(1.0) == pytest.approx(last, rel=1e-15)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    with pytest.raises(NestorError, match="another program"):
+        search.create_study(storage=tmp_path / "other.db")
