@@ -1,5 +1,6 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
+from nestor.search._following import FollowedStudy, Follower
 from nestor.search._front import (
     copy_study,
     create_study,
@@ -9,6 +10,7 @@ from nestor.search._front import (
     study_names,
 )
 from nestor.search._gp import GPSampler
+from nestor.search._importance import importance
 from nestor.search._pruners import (
     HyperbandPruner,
     MedianPruner,
@@ -33,6 +35,8 @@ __all__ = [
     "Direction",
     "FileStorage",
     "Float",
+    "FollowedStudy",
+    "Follower",
     "FrozenTrial",
     "GPSampler",
     "GridSampler",
@@ -59,6 +63,7 @@ __all__ = [
     "create_study",
     "delete_study",
     "import_study",
+    "importance",
     "load_study",
     "study_names",
 ]

@@ -223,11 +223,17 @@ def _register(storage: Storage) -> dict[str, dict[str, Any]]:
     """Name to the entry that created it, of all studies: the first of a name has it until it is deleted."""
     found: dict[str, dict[str, Any]] = {}
     for _, entry in storage.read(_REGISTER, 0):
-        if entry["do"] == "create":
-            found.setdefault(entry["name"], entry)
-        else:
-            found = {name: other for name, other in found.items() if other["id"] != entry["id"]}
+        enter(found, entry)
     return found
+
+
+def enter(found: dict[str, dict[str, Any]], entry: dict[str, Any]) -> None:
+    """Take one more entry of the register into account."""
+    if entry["do"] == "create":
+        found.setdefault(entry["name"], entry)
+        return
+    for name in [name for name, other in found.items() if other["id"] == entry["id"]]:
+        del found[name]
 
 
 def _find(storage: Storage, name: str | None, where: str) -> dict[str, Any]:
