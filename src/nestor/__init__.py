@@ -333,6 +333,7 @@ _SHOWN = {
 _ROOMS = {
     *_SHOWN,
     "cli",
+    "dashboard",
     "loops",
     "plots",
     "programs",

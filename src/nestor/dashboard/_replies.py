@@ -41,6 +41,7 @@ def summary(followed: FollowedStudy) -> dict[str, Any]:
             "directions": [str(direction) for direction in study.directions],
             "states": {name: count for name, count in trials.items() if count},
             "best": None if best is None else {"number": best.number, "values": plain(best.values)},
+            "front": len(_front(followed)),
             "attrs": plain(study.user_attrs),
         }
 
@@ -54,7 +55,7 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
         chosen = numbers[:MOST_TRIALS]
         whole = len(chosen) == len(numbers)
         trials = [followed.study.trials[number] for number in chosen]
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {}  # parameters of these trials
         for trial in trials:
             names.update((name, domain.as_json()) for name, domain in trial.domains.items())
         order = list(names)
@@ -62,7 +63,7 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
         return {
             "place": place if whole else followed.place_of(chosen[-1]),
             "more": not whole,
-            "params": {name: plain(domain) for name, domain in names.items()},
+            "params": [[name, plain(domain)] for name, domain in names.items()],
             "trials": [_row(trial, order) for trial in trials],
             "best": None if best is None else best.number,
             "front": _front(followed),

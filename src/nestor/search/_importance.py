@@ -29,8 +29,8 @@ def importance(
     divergence sum_k q_k (p_k / q_k - 1)^2, times quantile^2, is the share of the variance of "is among the best"
     that this parameter explains by itself. Densities are Parzen estimates with Scott's bandwidth on 50 cells of the
     parameter's range, in its logarithm for ``log=True``. A parameter that not all trials have, or that had several
-    ranges, counts by parts: each range with the share of the trials that have it. An array counts as the most
-    important of its entries, of at most 100 that are looked at.
+    ranges, counts by parts: each range with the share of the trials that have it. An array counts as the
+    mean of its entries, of which at most 100 are looked at.
 
     Only complete trials with finite values count. What has one value has no importance.
 
@@ -116,7 +116,7 @@ def _of_parameter(ledger: Ledger, name: str, near: np.ndarray, best: np.ndarray)
 
 
 def _divergence(domain: Domain, column: Any, inside: np.ndarray, best: np.ndarray) -> float:
-    """Pearson's divergence of two Parzen estimates on the cells of a domain; of an array, its largest."""
+    """Pearson's divergence of two Parzen estimates on the cells of a domain; of an array, the mean over its entries."""
     if not isinstance(domain, Array):
         cells, count = _cells(domain, column.values[inside])
         cells_of_best, _ = _cells(domain, column.values[best])
@@ -128,7 +128,7 @@ def _divergence(domain: Domain, column: Any, inside: np.ndarray, best: np.ndarra
         for numbers in (inside, best)
     )
     pairs = ((_cells(line, a)[0], _cells(line, b)[0]) for a, b in zip(around, top, strict=True))
-    return max((_pearson(line, b, a, _CELLS) for a, b in pairs), default=0.0)
+    return float(np.mean([_pearson(line, b, a, _CELLS) for a, b in pairs])) if len(chosen) else 0.0
 
 
 def _pearson(domain: Domain, best: np.ndarray, inside: np.ndarray, count: int) -> float:
