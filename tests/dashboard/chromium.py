@@ -7,11 +7,20 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Chromium reads from 3 and writes to 4: the pipes get these numbers, whatever they had.
+_EXEC = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(high[0], 3)
+os.dup2(high[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -25,11 +34,16 @@ class Page:
 
     def __init__(self, profile: Path, *, width: int = 1280, height: int = 900, dark: bool = False):
         said, heard = os.pipe(), os.pipe()  # what we say, what Chromium says
-        wanted = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        wanted = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ]
         wanted += ["--remote-debugging-pipe", f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         self._process = subprocess.Popen(
-            # Chromium reads from 3 and writes to 4.
-            ["sh", "-c", f'exec "$@" 3<&{said[0]} 4>&{heard[1]}', "sh", executable() or "chromium", *wanted],
+            [sys.executable, "-c", _EXEC, str(said[0]), str(heard[1]), executable() or "chromium", *wanted],
             pass_fds=(said[0], heard[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -39,8 +53,8 @@ class Page:
         self._out, self._in = said[1], heard[0]
         self._number, self._unread = 0, b""
         self.errors: list[str] = []  # of the console, of scripts, of the network
+        self._session: str | None = None
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = None
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
@@ -97,7 +111,11 @@ class Page:
     def resize(self, width: int, height: int) -> None:
         """Make the window that large, in CSS pixels."""
         self._ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
 
     def picture(self, path: Path) -> None:
@@ -124,7 +142,7 @@ class Page:
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
         asked = {"id": self._number, "method": method, "params": params}
-        if getattr(self, "_session", None) and not method.startswith(("Target.", "Browser.")):
+        if self._session is not None and not method.startswith(("Target.", "Browser.")):
             asked["sessionId"] = self._session
         os.write(self._out, json.dumps(asked).encode() + b"\0")
         end = time.monotonic() + 60

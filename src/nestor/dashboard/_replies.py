@@ -77,13 +77,17 @@ def trial(followed: FollowedStudy, number: int) -> dict[str, Any]:
         followed.changes(after=0)
         trials = followed.study.trials
         if not 0 <= number < len(trials):
-            raise NestorError(f"There is no trial {number} in this study.\nDo this: take one below {len(trials)}")
+            raise NestorError(
+                f"There is no trial {number} in this study.\nDo this: take one below {len(trials)}"
+            )
         found = trials[number]
         return {
             "number": found.number,
             "state": found.state.name,
             "values": plain(found.values),
-            "params": {name: _value(value, found.domains[name], _LONG_ARRAY) for name, value in found.params.items()},
+            "params": {
+                name: _value(value, found.domains[name], _LONG_ARRAY) for name, value in found.params.items()
+            },
             "domains": {name: plain(domain.as_json()) for name, domain in found.domains.items()},
             "reports": [[step, plain(value)] for step, value in sorted(found.reports.items())],
             "gradient": plain(found.gradient),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import importlib.resources
 import json
 import os
@@ -14,7 +16,11 @@ from nestor.dashboard import _replies
 from nestor.errors import BadArgument, MissingExtra, NestorError
 from nestor.search import FollowedStudy, Follower, Storage
 
-_KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 _HEADERS = {
     # The page runs its own scripts and nothing else; what a study holds is text, never a script.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -26,7 +32,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _EVERYWHERE = ("0.0.0.0", "::", "")
 
 
-def serve(storage: Any, *, host: str = "127.0.0.1", port: int = 8080, announce: Callable[[str], Any] = print) -> None:
+def serve(
+    storage: Any, *, host: str = "127.0.0.1", port: int = 8080, announce: Callable[[str], Any] = print
+) -> None:
     """Show the studies of a storage on a live page, until Ctrl-C.
 
     The page only looks: nothing of a study can be changed through it. It needs no internet. There is no password:
@@ -58,8 +66,8 @@ def serve(storage: Any, *, host: str = "127.0.0.1", port: int = 8080, announce: 
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         where = f"http://{shown}:{listening.getsockname()[1]}/"
-        announce(f"Studies of {_shown(storage)} at {where} (Ctrl-C ends it)")
         try:
+            announce(f"Studies of {_shown(storage)} at {where} (Ctrl-C ends it)")
             server.run(sockets=[listening])
         except KeyboardInterrupt:
             return
@@ -229,7 +237,7 @@ def _shown(storage: Any) -> str:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; who has the port where it is taken is not known, but what to do is."""
+    """A socket that listens; or what to do where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     if os.name != "nt":
@@ -239,10 +247,12 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        others = port + 1 if 1024 <= port < 65535 else 8081
+        do = f"take another port, --port {others}, or 0 for any free one"
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            do = "take an address of this machine, such as --host 127.0.0.1"
         raise NestorError(
-            f"The dashboard cannot listen at port {port} of {host}: {reason}.\n"
-            f"Do this: take another port, --port {port + 1 if 0 < port < 65535 else 8081}, or 0 for any free one"
+            f"The dashboard cannot listen at port {port} of {host}: {error.strerror}.\nDo this: {do}"
         ) from error
     return listening
 

@@ -82,7 +82,9 @@ def importance(
         losses = losses[:, [objective]]
     near, best = (rows[_among(losses, share)] for share in (region, quantile))
     found = {
-        name: share for name in ledger.columns if (share := _of_parameter(ledger, name, near, best)) is not None
+        name: share
+        for name in ledger.columns
+        if (share := _of_parameter(ledger, name, near, best)) is not None
     }
     total = sum(found.values())
     ranked = sorted(found.items(), key=lambda item: -item[1])
