@@ -156,7 +156,7 @@ def parallel_coordinates(study: Study, *, params: Sequence[str] | None = None, o
         maximize = study.directions[objective] == Direction.MAXIMIZE
         line = {"color": values, "colorscale": "Viridis", "reversescale": maximize, "showscale": True}
         figure.add_trace(plotly().Parcoords(dimensions=dimensions, line=line))
-    return _dressed(figure, bool(trials))
+    return _dressed(figure, bool(trials)).update_layout(margin={"l": 80, "r": 60, "t": 80, "b": 40})
 
 
 def importances(study: Study, *, quantile: float = 0.1, region: float = 1.0, objective: int | None = None) -> Any:
@@ -273,7 +273,7 @@ def timeline(study: Study) -> Any:
                 y=[trial.number for trial in group],
                 orientation="h",
                 name=state.name.lower(),
-                marker={"color": color},
+                marker={"color": color, "line": {"width": 0}},
                 text=[f"{told(trial)}<br>took {span / 1e3:.4g} s" for trial, span in zip(group, spans, strict=True)],
                 textposition="none",
                 hoverinfo="text",
@@ -352,7 +352,8 @@ def _axis(column: Column) -> dict[str, Any]:
     if column.choices is not None:
         return {"type": "category", "categoryorder": "array", "categoryarray": list(column.choices)}
     if column.log:
-        return {"type": "log"}
+        wide = column.high >= 100 * column.low  # then the powers of ten say enough
+        return {"type": "log", "exponentformat": "power", **({"dtick": 1} if wide else {})}
     return {"type": "linear", **({"tickformat": "d"} if column.whole else {})}
 
 
