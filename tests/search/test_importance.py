@@ -52,7 +52,9 @@ def test_it_is_optunas_on_the_same_trials(study, quantile, region):
             domains = {}
             for name, domain in trial.domains.items():
                 if isinstance(domain, search.Float):
-                    made_of = kinds.FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+                    made_of = kinds.FloatDistribution(
+                        domain.low, domain.high, log=domain.log, step=domain.step
+                    )
                 elif isinstance(domain, search.Int):
                     made_of = kinds.IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
                 else:
@@ -79,7 +81,10 @@ def density(cells: np.ndarray, count: int = 50) -> np.ndarray:
     width = max(1.059 * min((upper - lower) / 1.34, deviation) * len(every) ** -0.2, 0.5 / 1.64)
     edges = np.arange(count + 1) - 0.5
     total = np.zeros(count)
-    for centre, scale, weight in [*((c, width, w) for c, w in zip(centres, weights, strict=True)), ((count - 1) / 2, count, 1)]:
+    for centre, scale, weight in [
+        *((c, width, w) for c, w in zip(centres, weights, strict=True)),
+        ((count - 1) / 2, count, 1),
+    ]:
         bounds = (edges[0] - centre) / scale, (edges[-1] - centre) / scale
         total += weight * np.diff(stats.truncnorm.cdf(edges, *bounds, loc=centre, scale=scale))
     return total / (len(every) + 1)
@@ -88,13 +93,16 @@ def density(cells: np.ndarray, count: int = 50) -> np.ndarray:
 def test_the_shares_are_divergences_of_densities():
     study = search.create_study(direction="maximize", sampler=search.RandomSampler(seed=5))
     study.optimize(
-        lambda trial: trial.suggest_float("a", -1, 1) + 0.5 * trial.suggest_float("b", 0, 1) ** 2, n_trials=120
+        lambda trial: trial.suggest_float("a", -1, 1) + 0.5 * trial.suggest_float("b", 0, 1) ** 2,
+        n_trials=120,
     )
     values = np.array([trial.value for trial in study.trials])
     best = values >= np.sort(values)[-12]
     wanted = {}
     for name, low, high in (("a", -1, 1), ("b", 0, 1)):
-        cells = np.round((np.array([t.params[name] for t in study.trials]) - low) / (high - low) * 49).astype(int)
+        cells = np.round((np.array([t.params[name] for t in study.trials]) - low) / (high - low) * 49).astype(
+            int
+        )
         p, q = density(cells[best]), density(cells)
         wanted[name] = np.sum(q * (p / q - 1) ** 2)
     total = sum(wanted.values())
@@ -142,10 +150,10 @@ def test_an_array_counts_as_the_mean_of_its_entries():
 
 
 def test_several_objectives():
-    study = search.create_study(
-        directions=["minimize", "maximize"], sampler=search.RandomSampler(seed=0)
+    study = search.create_study(directions=["minimize", "maximize"], sampler=search.RandomSampler(seed=0))
+    study.optimize(
+        lambda trial: (trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)), n_trials=200
     )
-    study.optimize(lambda trial: (trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)), n_trials=200)
     assert search.importance(study, objective=0)["a"] > 0.9
     assert search.importance(study, objective=1)["b"] > 0.9
     both = search.importance(study)

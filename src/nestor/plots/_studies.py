@@ -11,7 +11,15 @@ import numpy as np
 
 from nestor.errors import BadArgument, NestorError
 from nestor.plots._canvas import COLORS
-from nestor.plots._study_columns import Column, checked, columns, complete_trials, objective_name, plotly, told
+from nestor.plots._study_columns import (
+    Column,
+    checked,
+    columns,
+    complete_trials,
+    objective_name,
+    plotly,
+    told,
+)
 from nestor.search import Direction, FrozenTrial, Study, TrialState, importance
 
 _BLUE, _RED, _GREEN, _PINK, _YELLOW = COLORS[:5]
@@ -159,7 +167,9 @@ def parallel_coordinates(study: Study, *, params: Sequence[str] | None = None, o
     return _dressed(figure, bool(trials)).update_layout(margin={"l": 80, "r": 60, "t": 80, "b": 40})
 
 
-def importances(study: Study, *, quantile: float = 0.1, region: float = 1.0, objective: int | None = None) -> Any:
+def importances(
+    study: Study, *, quantile: float = 0.1, region: float = 1.0, objective: int | None = None
+) -> Any:
     """How much each parameter decides whether a trial is among the best; see `nestor.search.importance`.
 
     Args:
@@ -274,7 +284,10 @@ def timeline(study: Study) -> Any:
                 orientation="h",
                 name=state.name.lower(),
                 marker={"color": color, "line": {"width": 0}},
-                text=[f"{told(trial)}<br>took {span / 1e3:.4g} s" for trial, span in zip(group, spans, strict=True)],
+                text=[
+                    f"{told(trial)}<br>took {span / 1e3:.4g} s"
+                    for trial, span in zip(group, spans, strict=True)
+                ],
                 textposition="none",
                 hoverinfo="text",
             )
@@ -322,7 +335,11 @@ def pareto_front(study: Study, *, objectives: Sequence[int] | None = None) -> An
     for title, (trials, color, size) in groups.items():
         if trials:
             places = [[trial.values[one] for trial in trials] for one in chosen]  # type: ignore[index]
-            shown: dict[str, Any] = {"mode": "markers", "name": title, "marker": {"color": color, "size": size}}
+            shown: dict[str, Any] = {
+                "mode": "markers",
+                "name": title,
+                "marker": {"color": color, "size": size},
+            }
             shown |= {"text": [told(trial) for trial in trials], "hoverinfo": "text"}
             if len(chosen) == 2:
                 figure.add_trace(go.Scatter(x=places[0], y=places[1], **shown))
@@ -331,7 +348,10 @@ def pareto_front(study: Study, *, objectives: Sequence[int] | None = None) -> An
                 figure.add_trace(go.Scatter3d(x=places[0], y=places[1], z=places[2], **shown))
     names = [f"value {one} ({study.directions[one]})" for one in chosen]
     if len(chosen) == 3:
-        axes = {axis: {"title": {"text": name}} for axis, name in zip(("xaxis", "yaxis", "zaxis"), names, strict=True)}
+        axes = {
+            axis: {"title": {"text": name}}
+            for axis, name in zip(("xaxis", "yaxis", "zaxis"), names, strict=True)
+        }
         figure.update_layout(scene=axes)
         return _dressed(figure, bool(complete))
     return _dressed(figure, bool(complete), x=names[0], y=names[1])
@@ -365,7 +385,13 @@ def _dimension(column: Column) -> dict[str, Any]:
         ticks = [*([-1.0] if absent else []), *map(float, range(len(column.choices)))]
         texts = [*(["absent"] if absent else []), *map(_plain, column.choices)]
         span = [ticks[0] - 0.1, ticks[-1] + 0.1]
-        return {"label": _plain(column.name), "values": values, "tickvals": ticks, "ticktext": texts, "range": span}
+        return {
+            "label": _plain(column.name),
+            "values": values,
+            "tickvals": ticks,
+            "ticktext": texts,
+            "range": span,
+        }
     place = math.log10 if column.log else float
     there = [place(value) for value in column.values if value is not None]
     low, high = min([place(column.low), *there]), max([place(column.high), *there])
@@ -396,5 +422,7 @@ def _dressed(figure: Any, anything: bool, *, x: str = "", y: str = "", log: bool
     if log:
         figure.update_yaxes(type="log")
     if not anything:
-        figure.add_annotation(text="nothing to show yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+        figure.add_annotation(
+            text="nothing to show yet", showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5
+        )
     return figure

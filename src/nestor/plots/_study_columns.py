@@ -88,7 +88,9 @@ def columns(trials: Sequence[FrozenTrial], params: Sequence[str] | None, where: 
 
 def _columns_of(name: str, domain: Any, values: list[Any], trials: Sequence[FrozenTrial]) -> list[Column]:
     if isinstance(domain, Categorical):
-        texts = [str(value) if name in trial.params else None for value, trial in zip(values, trials, strict=True)]
+        texts = [
+            str(value) if name in trial.params else None for value, trial in zip(values, trials, strict=True)
+        ]
         return [Column(name, texts, choices=tuple(map(str, domain.choices)))]
     shown: dict[str, Any] = {"low": domain.low, "high": domain.high, "log": domain.log}
     if not isinstance(domain, Array):
@@ -97,7 +99,11 @@ def _columns_of(name: str, domain: Any, values: list[Any], trials: Sequence[Froz
         means = [None if value is None else float(np.mean(value)) for value in values]
         return [Column(f"mean of {name}", means, **shown)]
     return [
-        Column(f"{name}{list(place)}", [None if value is None else float(value[place]) for value in values], **shown)
+        Column(
+            f"{name}{list(place)}",
+            [None if value is None else float(value[place]) for value in values],
+            **shown,
+        )
         for place in np.ndindex(domain.shape)
     ]
 

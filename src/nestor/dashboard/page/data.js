@@ -114,6 +114,7 @@ export function figure(value, digits = 5) {
   if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
+  if (size < 1e6 && size >= 10 ** digits - 0.5) return String(Math.round(value));
   const text = size >= 1e6 || size < 1e-3 ? value.toExponential(digits - 1) : value.toPrecision(digits);
   return text.replace(/(\.\d*?)0+(e|$)/, "$1$2").replace(/\.(e|$)/, "$1");
 }
@@ -121,7 +122,7 @@ export function figure(value, digits = 5) {
 export function seconds(span) {
   if (span === null || span === undefined) return "";
   if (span === 0) return "0 s";
-  if (span < 1e-3) return `${figure(span * 1e6, 2)} µs`;
+  if (span < 1e-3) return `${figure(span * 1e6, 3)} µs`;
   if (span < 1) return `${figure(span * 1e3, 3)} ms`;
   if (span < 120) return `${figure(span, 3)} s`;
   if (span < 7200) return `${figure(span / 60, 3)} min`;

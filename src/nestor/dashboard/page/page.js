@@ -305,7 +305,7 @@ function parallel() {
     host.replaceChildren(picture.element);
     picture.draw();
   };
-  const note = make("p", { class: "quiet small" }, `One line a complete trial, the better the brighter; the best in its own colour. At most ${MOST_AXES - 1} parameters and the latest 3000 trials.`);
+  const note = make("p", { class: "quiet small" }, `One line a complete trial, the better the brighter; the best in its own colour. At most ${MOST_AXES - 1} parameters and 3000 trials, the best among them.`);
   return { element: card("Parallel coordinates", choice.element, host, note), update: () => (picture ? picture.draw() : build()) };
 }
 

@@ -90,14 +90,22 @@ function rangeOf(column, trials) {
 export function parallel(study, chosen, k) {
   const name = objectiveName(study, k);
   return new Picture(() => {
-    const every = study.complete;
-    const trials = every.length > MOST_LINES ? every.slice(-MOST_LINES) : every;
+    const trials = someOf(study.complete, better(study, k), k);
     const axes = [...chosen(), { key: name, value: true }];
     return {
       label: `Parallel coordinates: ${trials.length} trials over ${axes.length} axes`,
       paint: (pen, box, near) => paintParallel(pen, box, near, study, trials, axes, k),
     };
   }, { height: 420 });
+}
+
+// All trials, or the best thousand and some thousands of the others, evenly spread.
+function someOf(trials, isBetter, k) {
+  if (trials.length <= MOST_LINES) return trials;
+  const ranked = [...trials].sort((a, b) => (isBetter(a.values[k], b.values[k]) ? -1 : 1));
+  const rest = ranked.slice(1000);
+  const every = rest.length / (MOST_LINES - 1000);
+  return [...ranked.slice(0, 1000), ...Array.from({ length: MOST_LINES - 1000 }, (_, i) => rest[Math.floor(i * every)])];
 }
 
 function paintParallel(pen, box, near, study, trials, axes, k) {
