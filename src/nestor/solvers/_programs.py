@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
 from nestor.errors import BadArgument
