@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 from nestor.errors import BadArgument, NestorError
 from nestor.plots._canvas import COLORS
 from nestor.plots._study_columns import (
-    Column,
+    axis,
     checked,
     columns,
     complete_trials,
+    dimension,
     objective_name,
+    plain,
     plotly,
     told,
 )
@@ -126,7 +127,7 @@ def slices(study: Study, *, params: Sequence[str] | None = None, objective: int 
             showlegend=False,
         )
         figure.add_trace(trace, row=1, col=place)
-        figure.update_xaxes(title_text=_plain(column.name), row=1, col=place, **_axis(column))
+        figure.update_xaxes(title_text=plain(column.name), row=1, col=place, **axis(column))
     bar = {"colorscale": "Viridis", "colorbar": {"title": {"text": "trial"}}}
     figure.update_layout(coloraxis=bar, width=max(420, 260 * len(drawn)))
     return _dressed(figure, bool(drawn), y=name)
@@ -151,13 +152,13 @@ def parallel_coordinates(study: Study, *, params: Sequence[str] | None = None, o
     >>> from nestor import plots, search
     >>> study = search.create_study(sampler=search.RandomSampler(seed=0))
     >>> study.optimize(lambda trial: trial.suggest_int("n", 1, 4) / 2, n_trials=5)
-    >>> [dimension.label for dimension in plots.parallel_coordinates(study).data[0].dimensions]
+    >>> [one.label for one in plots.parallel_coordinates(study).data[0].dimensions]
     ['n', 'value']
     """
     name = objective_name(study, objective, "parallel_coordinates")
     trials = complete_trials(study, "parallel_coordinates")
     values = [trial.values[objective] for trial in trials]  # type: ignore[index]
-    dimensions = [_dimension(column) for column in columns(trials, params, "parallel_coordinates")]
+    dimensions = [dimension(column) for column in columns(trials, params, "parallel_coordinates")]
     figure = plotly().Figure()
     if trials:
         dimensions.append({"label": name, "values": values})
@@ -199,7 +200,7 @@ def importances(
         raise
     except NestorError:
         found = {}
-    names = [_plain(name) for name in reversed(found)]
+    names = [plain(name) for name in reversed(found)]
     shares = list(reversed(found.values()))
     texts = [f"{100 * share:.0f} %" for share in shares]
     bar = go.Bar(x=shares, y=names, orientation="h", text=texts, marker={"color": _BLUE}, hoverinfo="y+x")
@@ -349,8 +350,8 @@ def pareto_front(study: Study, *, objectives: Sequence[int] | None = None) -> An
     names = [f"value {one} ({study.directions[one]})" for one in chosen]
     if len(chosen) == 3:
         axes = {
-            axis: {"title": {"text": name}}
-            for axis, name in zip(("xaxis", "yaxis", "zaxis"), names, strict=True)
+            one: {"title": {"text": name}}
+            for one, name in zip(("xaxis", "yaxis", "zaxis"), names, strict=True)
         }
         figure.update_layout(scene=axes)
         return _dressed(figure, bool(complete))
@@ -365,51 +366,6 @@ def _points(x: list[int], y: list[float], trials: list[FrozenTrial], name: str, 
     marker = {"color": color, "size": 6, "opacity": 0.75}
     texts = [told(trial) for trial in trials]
     return plotly().Scatter(x=x, y=y, mode="markers", name=name, marker=marker, text=texts, hoverinfo="text")
-
-
-def _axis(column: Column) -> dict[str, Any]:
-    """The horizontal axis of a parameter."""
-    if column.choices is not None:
-        return {"type": "category", "categoryorder": "array", "categoryarray": list(column.choices)}
-    if column.log:
-        wide = column.high >= 100 * column.low  # then the powers of ten say enough
-        return {"type": "log", "exponentformat": "power", **({"dtick": 1} if wide else {})}
-    return {"type": "linear", **({"tickformat": "d"} if column.whole else {})}
-
-
-def _dimension(column: Column) -> dict[str, Any]:
-    """An axis of parallel coordinates; what is absent stands below its range."""
-    absent = any(value is None for value in column.values)
-    if column.choices is not None:
-        values = [-1.0 if value is None else float(column.choices.index(value)) for value in column.values]
-        ticks = [*([-1.0] if absent else []), *map(float, range(len(column.choices)))]
-        texts = [*(["absent"] if absent else []), *map(_plain, column.choices)]
-        span = [ticks[0] - 0.1, ticks[-1] + 0.1]
-        return {
-            "label": _plain(column.name),
-            "values": values,
-            "tickvals": ticks,
-            "ticktext": texts,
-            "range": span,
-        }
-    place = math.log10 if column.log else float
-    there = [place(value) for value in column.values if value is not None]
-    low, high = min([place(column.low), *there]), max([place(column.high), *there])
-    below = low - 0.15 * ((high - low) or 1.0)
-    values = [below if value is None else place(value) for value in column.values]
-    found: dict[str, Any] = {"label": _plain(column.name), "values": values, "range": [low, high]}
-    if absent or column.log:
-        ticks = np.linspace(low, high, 5).tolist()
-        texts = [f"{10**tick if column.log else tick:.3g}" for tick in ticks]
-        found |= {"tickvals": ticks, "ticktext": texts}
-    if absent:
-        found |= {"tickvals": [below, *ticks], "ticktext": ["absent", *texts], "range": [below, high]}
-    return found
-
-
-def _plain(text: str) -> str:
-    """Text in which plotly sees no tags."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _dressed(figure: Any, anything: bool, *, x: str = "", y: str = "", log: bool = False) -> Any:

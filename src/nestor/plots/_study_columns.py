@@ -115,5 +115,44 @@ def told(trial: FrozenTrial) -> str:
     for name, value in list(trial.params.items())[:15]:
         shown = f"array {np.shape(value)}" if isinstance(value, np.ndarray) else value
         lines.append(f"{name} = {shown:.5g}" if isinstance(shown, float) else f"{name} = {shown}")
-    # plotly reads a few tags in its texts.
-    return "<br>".join(line.replace("&", "&amp;").replace("<", "&lt;") for line in lines)
+    return "<br>".join(map(plain, lines))
+
+
+def plain(text: str) -> str:
+    """Text in which plotly, which reads a few tags in its texts, sees none."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def axis(column: Column) -> dict[str, Any]:
+    """The horizontal axis of a parameter."""
+    if column.choices is not None:
+        return {"type": "category", "categoryorder": "array", "categoryarray": list(column.choices)}
+    if column.log:
+        wide = column.high >= 100 * column.low  # then the powers of ten say enough
+        return {"type": "log", "exponentformat": "power", **({"dtick": 1} if wide else {})}
+    return {"type": "linear", **({"tickformat": "d"} if column.whole else {})}
+
+
+def dimension(column: Column) -> dict[str, Any]:
+    """An axis of parallel coordinates; what is absent stands below its range."""
+    absent = any(value is None for value in column.values)
+    if column.choices is not None:
+        places = {choice: float(place) for place, choice in enumerate(column.choices)}
+        ticks, texts = list(places.values()), [plain(choice) for choice in column.choices]
+        low, high, below = 0.0, max(ticks), -1.0
+    else:
+        places = None
+        turn = math.log10 if column.log else float
+        there = [turn(value) for value in column.values if value is not None]
+        low, high = min([turn(column.low), *there]), max([turn(column.high), *there])
+        below = low - 0.15 * ((high - low) or 1.0)
+        ticks = np.linspace(low, high, 5).tolist()
+        texts = [f"{10**tick if column.log else tick:.3g}" for tick in ticks]
+    place = places.__getitem__ if places else (math.log10 if column.log else float)
+    found = {"label": plain(column.name), "range": [low, high]}
+    found["values"] = [below if value is None else place(value) for value in column.values]
+    if absent:
+        ticks, texts, found["range"] = [below, *ticks], ["absent", *texts], [below, high]
+    if absent or column.log or places:
+        found |= {"tickvals": ticks, "ticktext": texts}
+    return found
