@@ -12,8 +12,8 @@ import pytest
 class Served:
     """A dashboard in a process of its own, as `nestor dashboard` starts it."""
 
-    def __init__(self, storage):
-        words = [sys.executable, "-m", "nestor", "dashboard", str(storage), "--port", "0"]
+    def __init__(self, storage, port="0"):
+        words = [sys.executable, "-m", "nestor", "dashboard", str(storage), "--port", port]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert "http://" in line, line + self.process.stderr.read()
@@ -49,8 +49,8 @@ def serving():
     pytest.importorskip("uvicorn")
     with contextlib.ExitStack() as stack:
 
-        def start(storage):
-            served = Served(storage)
+        def start(storage, port="0"):
+            served = Served(storage, port)
             stack.callback(served.close)
             return served
 

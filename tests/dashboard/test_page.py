@@ -193,3 +193,22 @@ def test_a_study_that_is_not_there(serving, tmp_path):
         assert all("404" in error for error in page.errors), page.errors
     finally:
         page.close()
+
+
+def test_a_server_that_goes_and_comes_back(serving, tmp_path):
+    study = search.create_study(storage=tmp_path / "study.db", study_name="mine")
+    study.tell(study.ask(), 0.5)
+    served = serving(tmp_path / "study.db")
+    page = chromium.Page(tmp_path / "profile")
+    try:
+        page.go(at(served, "mine"))
+        assert best(page) == 0.5
+        served.process.terminate()
+        served.process.wait(timeout=30)
+        page.wait("document.querySelector('#live').textContent", lambda text: "gone" in text)
+        assert best(page) == 0.5
+        study.tell(study.ask(), 0.25)
+        serving(tmp_path / "study.db", port=served.address.rstrip("/").rpartition(":")[2])
+        page.wait("document.querySelector('#best-value').dataset.value", lambda text: text == "0.25")
+    finally:
+        page.close()

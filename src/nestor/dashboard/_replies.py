@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ _MOST_STEPS = 300  # of a curve
 _SHORT_ARRAY = 4  # entries that are columns of their own
 _LONG_ARRAY = 10_000  # entries of an array that a trial's own page shows
 _LONG_TEXT = 200  # characters of a note in the table
+_MEMORIES: weakref.WeakKeyDictionary[FollowedStudy, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def studies(follower: Follower) -> dict[str, Any]:
@@ -29,9 +32,9 @@ def studies(follower: Follower) -> dict[str, Any]:
 
 
 def summary(followed: FollowedStudy) -> dict[str, Any]:
-    """How far a study is: trials by state, the best, when something ended last."""
-    with followed.lock:
-        place, _ = followed.changes(after=0)
+    """How far a study is: trials by state, the best, and the notes."""
+
+    def told(place: int) -> dict[str, Any]:
         study = followed.study
         trials = {state.name: len(study.trials_with(state)) for state in TrialState}
         best = _best(followed)
@@ -44,6 +47,8 @@ def summary(followed: FollowedStudy) -> dict[str, Any]:
             "front": len(_front(followed)),
             "attrs": plain(study.user_attrs),
         }
+
+    return _once(followed, "summary", told)
 
 
 def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
@@ -102,27 +107,59 @@ def trial(followed: FollowedStudy, number: int) -> dict[str, Any]:
 
 def curves(followed: FollowedStudy) -> dict[str, Any]:
     """The reported values of the best trials and of the latest."""
-    with followed.lock:
-        place, _ = followed.changes(after=0)
-        reported = [one for one in followed.study.trials if one.reports]
-        sign = followed.study.directions[0].sign
-        ranked = sorted(reported, key=lambda one: (math.isnan(v := _last(one) * sign), v))
-        chosen = {one.number: one for one in (*ranked[:_MOST_CURVES], *reported[-_MOST_CURVES:])}
+    sign = followed.study.directions[0].sign
+
+    def told(place: int) -> dict[str, Any]:
+        reported = _reported(followed, place)
+        last = {number: sign * reports[max(reports)] for number, (_, reports) in reported.items()}
+        ranked = sorted(last, key=lambda number: (math.isnan(last[number]), last[number]))
+        chosen = sorted({*ranked[:_MOST_CURVES], *sorted(reported)[-_MOST_CURVES:]})
         lines = [
-            {"number": one.number, "state": int(one.state), "points": _thinned(one.reports)}
-            for _, one in sorted(chosen.items())
+            {"number": number, "state": reported[number][0], "points": _thinned(reported[number][1])}
+            for number in chosen
         ]
         return {"place": place, "curves": lines, "of": len(reported)}
+
+    return _once(followed, "curves", told)
 
 
 def shares(followed: FollowedStudy) -> dict[str, Any]:
     """The importance of the parameters; why there is none where there is none."""
-    with followed.lock:
-        place, _ = followed.changes(after=0)
+
+    def told(place: int) -> dict[str, Any]:
         try:
             return {"place": place, "importance": list(importance(followed.study).items())}
         except NestorError as error:
             return {"place": place, "importance": [], "why": str(error).splitlines()[0]}
+
+    return _once(followed, "shares", told)
+
+
+def _once(followed: FollowedStudy, what: str, told: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """What was told of a study at this place of its log; found out again only when the log has grown."""
+    with followed.lock:
+        place, _ = followed.changes(after=_memory(followed).get("place", 0))
+        memory = _memory(followed)
+        memory["place"] = place
+        if what not in memory or memory[what]["place"] != place:
+            memory[what] = told(place)
+        return memory[what]
+
+
+def _reported(followed: FollowedStudy, place: int) -> dict[int, tuple[int, Any]]:
+    """Number to state and reports of the trials that reported; only those that changed are read again."""
+    memory = _memory(followed)
+    since, found = memory.get("reported", (0, {}))
+    for number in followed.changes(after=since)[1]:
+        trial = followed.study.trials[number]
+        if trial.reports:
+            found[number] = int(trial.state), trial.reports
+    memory["reported"] = place, found
+    return found
+
+
+def _memory(followed: FollowedStudy) -> dict[str, Any]:
+    return _MEMORIES.setdefault(followed, {})
 
 
 def _row(trial: FrozenTrial, names: list[str]) -> list[Any]:
@@ -169,10 +206,6 @@ def _front(followed: FollowedStudy) -> list[int]:
     return [one.number for one in followed.study.best_trials]
 
 
-def _last(trial: FrozenTrial) -> float:
-    return trial.reports[max(trial.reports)]
-
-
 def _thinned(reports: Any) -> list[list[Any]]:
     points = [[step, plain(value)] for step, value in sorted(reports.items())]
     if len(points) <= _MOST_STEPS:
@@ -189,8 +222,6 @@ def _short(value: Any) -> Any:
 
 
 def _brief(value: Any) -> str:
-    import json
-
     return json.dumps(value, ensure_ascii=False)
 
 

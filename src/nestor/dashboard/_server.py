@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.resources
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -61,16 +63,21 @@ def serve(
         raise BadArgument("dashboard", "port", got=port, want="from 0 to 65535", do="pass port=8080")
     page = application(storage, host=host)
     uvicorn = _needed("uvicorn")
+
+    class Server(uvicorn.Server):
+        """Says where it is once it answers."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets=sockets)
+            announce(f"Studies of {_shown(storage)} at {where} (Ctrl-C ends it)")
+
     quiet = {"log_level": "warning", "access_log": False, "lifespan": "off", "ws": "none"}
-    server = uvicorn.Server(uvicorn.Config(page, loop="asyncio", http="h11", server_header=False, **quiet))
+    server = Server(uvicorn.Config(page, loop="asyncio", http="h11", server_header=False, **quiet))
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         where = f"http://{shown}:{listening.getsockname()[1]}/"
-        try:
-            announce(f"Studies of {_shown(storage)} at {where} (Ctrl-C ends it)")
+        with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-        except KeyboardInterrupt:
-            return
 
 
 def application(storage: Any, *, host: str = "127.0.0.1") -> Any:
@@ -177,6 +184,9 @@ def _reply(answer: Callable[[], Any]) -> Any:
         told, status = {"error": str(error)}, 400
     except NestorError as error:
         told, status = {"error": str(error)}, 404
+    except Exception as error:  # a storage that is away or busy, for example: the page says so and asks again
+        logging.getLogger("nestor.dashboard").exception("No answer")
+        told, status = {"error": f"{type(error).__name__}: {error}"}, 500
     text = json.dumps(told, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return Response(
         text, status_code=status, media_type="application/json", headers={"cache-control": "no-store"}
