@@ -212,3 +212,40 @@ def test_a_server_that_goes_and_comes_back(serving, tmp_path):
         page.wait("document.querySelector('#best-value').dataset.value", lambda text: text == "0.25")
     finally:
         page.close()
+
+
+def test_figures_filters_and_files_of_the_table(serving, page, tmp_path):
+    study = search.create_study(storage=tmp_path / "study.db", study_name="mine")
+    for kind, note in (("a b", "=1+1"), ("c", 'say "no", twice')):
+        trial = study.ask()
+        trial.suggest_categorical("kind", ["a b", "c"])
+        trial.set_user_attr("note", note)
+        trial.set_user_attr("kind of it", kind)
+        study.tell(trial, -1.5)
+    page.go(at(serving(tmp_path / "study.db"), "mine", "trials"))
+    page.wait(NUMBERS, lambda found: found == [1, 0])
+    page.evaluate(
+        "Promise.all([import('./table.js'), import('./data.js')]).then(([table, data]) => {"
+        " window.columns = table.columnsOf(nestor.study); window.table = table; window.data = data; })"
+    )
+    kept = "nestor.study.known.filter(table.filterOf(%r, columns).holds).map(trial => trial.number)"
+    for text, numbers in (
+        ("", [0, 1]),
+        ("value<-1 value>=-1.5", [0, 1]),
+        ("value>-1.5", []),
+        ('"kind of it=a b"', [0]),
+        ("note~TWICE", [1]),
+        ("twice", [1]),
+        ("number!=0", [1]),
+        ("state=complete", [0, 1]),
+        ("duration>1e9", []),
+    ):
+        assert page.evaluate(kept % text) == numbers, text
+    lines = page.evaluate("table.asCsv(nestor.study.known, columns)").split("\r\n")
+    assert "'=1+1" in lines[1]  # no formula
+    assert '"say ""no"", twice"' in lines[2]
+    assert ",-1.5," in lines[1]
+    shown = "[0, 3, 1e-12, 123456.789, 0.1 + 0.2, 1e9, Infinity, NaN, null, 'x'].map(v => data.figure(v))"
+    assert page.evaluate(shown) == ["0", "3", "1e-12", "123457", "0.3", "1e+9", "∞", "nan", "", "x"]
+    spans = "[0, 2e-5, 0.5, 119.9, 600, 86400, 1e6].map(v => data.seconds(v))"
+    assert page.evaluate(spans) == ["0 s", "20 µs", "500 ms", "120 s", "10 min", "24 h", "11.6 days"]
