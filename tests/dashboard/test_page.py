@@ -176,6 +176,9 @@ def test_gradients_and_several_objectives(serving, page, tmp_path):
     page.go(at(served, "two"))
     label = "document.querySelector('canvas')?.getAttribute('aria-label')"
     page.wait(label, lambda text: text == f"Pareto front: {len(two.best_trials)} of 30 trials")
+    assert "History of value 1" in page.text()
+    two.set_metric_names(["loss", "speed"])
+    page.wait("document.body.innerText", lambda text: "History of loss" in text)
 
 
 def test_a_study_that_is_not_there(serving, tmp_path):

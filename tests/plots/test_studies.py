@@ -159,6 +159,9 @@ def test_the_front_in_two_and_three_dimensions(front):
     assert len(flat["front"].x) == len(deep["front"].x) == len(best)
     assert set(flat["front"].x) == {front.trials[number].values[0] for number in best}
     assert deep["front"].type == "scatter3d"
+    named = search.create_study(directions=["minimize", "maximize"])
+    named.set_metric_names(["loss", "speed"])
+    assert plots.pareto_front(named).layout.yaxis.title.text == "speed (maximize)"
     assert len(flat["misses a constraint"].x) == sum(t.constraints[0] > 0 for t in front.trials)
 
 

@@ -46,6 +46,7 @@ def summary(followed: FollowedStudy) -> dict[str, Any]:
             "best": None if best is None else {"number": best.number, "values": plain(best.values)},
             "front": len(_front(followed)),
             "attrs": plain(study.user_attrs),
+            "names": study.metric_names,
         }
 
     return _once(followed, "summary", told)
@@ -55,8 +56,11 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
     """The trials that changed after a place of the log; with nothing new, no more than the place."""
     with followed.lock:
         place, numbers = followed.changes(after)
-        if not numbers:
+        if place == after:
             return {"place": place}
+        notes = {"attrs": plain(followed.study.user_attrs), "names": followed.study.metric_names}
+        if not numbers:
+            return {"place": place, **notes}
         chosen = numbers[:MOST_TRIALS]
         whole = len(chosen) == len(numbers)
         trials = [followed.study.trials[number] for number in chosen]
@@ -72,7 +76,7 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
             "trials": [_row(trial, order) for trial in trials],
             "best": None if best is None else best.number,
             "front": _front(followed),
-            "attrs": plain(followed.study.user_attrs),
+            **notes,
         }
 
 

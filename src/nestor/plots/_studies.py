@@ -347,7 +347,7 @@ def pareto_front(study: Study, *, objectives: Sequence[int] | None = None) -> An
             else:
                 shown["marker"]["size"] = size / 2
                 figure.add_trace(go.Scatter3d(x=places[0], y=places[1], z=places[2], **shown))
-    names = [f"value {one} ({study.directions[one]})" for one in chosen]
+    names = [f"{objective_name(study, one, 'pareto_front')} ({study.directions[one]})" for one in chosen]
     if len(chosen) == 3:
         axes = {
             one: {"title": {"text": name}}

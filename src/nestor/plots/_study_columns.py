@@ -68,6 +68,9 @@ def objective_name(study: Study, objective: int, where: str) -> str:
     if isinstance(objective, bool) or objective not in range(count):
         want = f"a whole number from 0 to {count - 1}"
         raise BadArgument(where, "objective", got=objective, want=want, do="count from 0")
+    names = study.metric_names
+    if names is not None:
+        return plain(names[objective])
     return "value" if count == 1 else f"value {objective}"
 
 

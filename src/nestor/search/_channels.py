@@ -116,7 +116,7 @@ class Shared:
         return outcomes
 
     def _start_pulse(self, entries: Sequence[Entry]) -> None:
-        if self._pulse is None and any(entry["do"] in ("ask", "claim") for entry in entries):
+        if self._pulse is None and any(entry["do"] in ("ask", "claim", "beat") for entry in entries):
             self._pulse = threading.Thread(
                 target=_beat, args=(weakref.ref(self), self._closed, self.lease), daemon=True
             )

@@ -9,9 +9,9 @@ import numpy as np
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Shared
-from nestor.search._front import enter
+from nestor.search._register import Register
 from nestor.search._samplers import RandomSampler
-from nestor.search._storages import Entry, MemoryStorage, Storage, storage_at
+from nestor.search._storages import Entry, MemoryStorage, Storage
 from nestor.search._study import Study
 
 _FIRST = 64
@@ -46,8 +46,8 @@ class Follower:
     """
 
     def __init__(self, storage: Any):
-        self._storage = storage_at(storage, "Follower")
-        if isinstance(self._storage, MemoryStorage):
+        self._register = Register(storage)
+        if isinstance(self._register.storage, MemoryStorage):
             raise BadArgument(
                 *("Follower", "storage"),
                 got=storage,
@@ -55,19 +55,15 @@ class Follower:
                 do="create the study with storage='study.db', and pass that",
             )
         self._lock = threading.RLock()
-        self._place = 0
-        self._register: dict[str, dict[str, Any]] = {}
         self._studies: dict[str, FollowedStudy] = {}
 
     def headers(self) -> dict[str, dict[str, Any]]:
         """Name to what was written down when a study was created: ``directions``, and ``created`` in seconds."""
         with self._lock:
-            for place, entry in self._storage.read("", self._place):
-                enter(self._register, entry)
-                self._place = place
-            known = {header["id"] for header in self._register.values()}
+            found = self._register.studies().values()
+            known = {header["id"] for header in found}
             self._studies = {key: study for key, study in self._studies.items() if key in known}
-            return {name: dict(header) for name, header in self._register.items()}
+            return {header["name"]: dict(header) for header in found}
 
     def names(self) -> list[str]:
         """The names of the studies, in the order in which they were created."""
@@ -80,7 +76,7 @@ class Follower:
             raise NestorError(f"There is no study {name!r} here.\nDo this: take one of {self.names()}")
         with self._lock:
             if header["id"] not in self._studies:
-                self._studies[header["id"]] = FollowedStudy(self._storage, header)
+                self._studies[header["id"]] = FollowedStudy(self._register.storage, header)
             return self._studies[header["id"]]
 
 

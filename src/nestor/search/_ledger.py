@@ -31,7 +31,27 @@ class Column:
 
 
 class Ledger:
-    """Everything a study knows, in columns; it changes by `apply` alone."""
+    """Everything a study knows, in columns; it changes by `apply` alone.
+
+    What reads it (a sampler, a page, a bridge) gets it from `History.ledger` or `Register.open`. The first
+    ``size`` rows count.
+
+    Attributes:
+        size: how many trials there are.
+        finished: how many of them are finished.
+        state: [rows] their `TrialState`.
+        values: [rows, objectives] what was told, or reported last; NaN for nothing.
+        columns: parameter name to column: ``values`` [rows], as stored, and ``kinds`` [rows], a place in
+            ``domains`` counted from 1, with 0 for a trial without this parameter.
+        domains: all domains that were suggested from.
+
+    >>> from nestor import search
+    >>> study = search.create_study()
+    >>> study.optimize(lambda trial: trial.suggest_int("x", 2, 2), n_trials=3)
+    >>> ledger = search.Register(study.storage).open(0).ledger
+    >>> ledger.values[: ledger.size, 0].tolist()
+    [2.0, 2.0, 2.0]
+    """
 
     def __init__(self, header: dict[str, Any]):
         self.header = header
@@ -49,7 +69,9 @@ class Ledger:
         self._domain_places: dict[Domain, int] = {}
         self.latest: dict[str, Domain] = {}
         self.user_attrs: dict[str, Any] = {}
+        self.system_attrs: dict[str, Any] = {}
         self.trial_attrs: dict[int, dict[str, Any]] = {}
+        self.trial_system_attrs: dict[int, dict[str, Any]] = {}
         self.reports: dict[int, dict[int, float]] = {}
         self.steps: dict[int, dict[int, float]] = {}  # the same by step: step -> number -> value
         self.constraints: dict[int, tuple[float, ...]] = {}
@@ -162,9 +184,11 @@ class Ledger:
 
     def _attrs(self, entry: dict[str, Any]) -> None:
         number = entry.get("number")
-        (self.user_attrs if number is None else self.trial_attrs.setdefault(number, {})).update(
-            entry["attrs"]
-        )
+        if number is None:
+            self.user_attrs = {**self.user_attrs, **entry.get("attrs", {})}
+            self.system_attrs = {**self.system_attrs, **entry.get("system", {})}
+        else:
+            self._set_attrs(number, entry)
 
     def _tell(self, entry: dict[str, Any]) -> bool:
         """How a trial ended. The first to tell is heard; a late worker, whose trial has ended, is not."""
@@ -184,7 +208,7 @@ class Ledger:
         self.attempts[number] = entry.get("attempt", 0)
         if entry.get("checkpoint"):
             self.checkpoints[number] = entry["checkpoint"]
-        if entry.get("fixed"):
+        if entry.get("fixed") is not None:
             self.fixed[number] = entry["fixed"]
         if entry["state"] == _RUNNING:
             self.owners[number] = entry.get("by") or ""
@@ -201,10 +225,9 @@ class Ledger:
         for step, value in (entry.get("reports") or {}).items():
             self._set_report(number, int(step), value)
         values = entry.get("values")
-        if values is not None:
-            self.values[number] = values
-        if entry.get("attrs"):
-            self.trial_attrs.setdefault(number, {}).update(entry["attrs"])
+        if values is not None:  # none of them: it has ended without a value, whatever it reported
+            self.values[number] = values if len(values) else math.nan
+        self._set_attrs(number, entry)
         if entry.get("constraints") is not None:
             self.constraints[number] = tuple(entry["constraints"])
         if entry.get("gradient") is not None:
@@ -245,6 +268,16 @@ class Ledger:
             column.values[number] = stored
         column.kinds[number] = place
         self.latest[name] = domain
+
+    def _set_attrs(self, number: int, entry: dict[str, Any]) -> None:
+        """Notes of a trial, always in a new dictionary: whoever has the old one keeps what it was."""
+        if entry.get("attrs"):
+            self.trial_attrs[number] = {**self.trial_attrs.get(number, {}), **entry["attrs"]}
+        if entry.get("system"):
+            self.trial_system_attrs[number] = {
+                **self.trial_system_attrs.get(number, {}),
+                **entry["system"],
+            }
 
     def _set_report(self, number: int, step: int, value: float) -> None:
         self.reports.setdefault(number, {})[step] = value
@@ -315,6 +348,7 @@ class Ledger:
             started=_or_none(self.started[number]),
             ended=_or_none(self.ended[number]),
             attempt=int(self.attempts[number]),
+            system_attrs=dict(self.trial_system_attrs.get(number, ())),
         )
 
     def entry(self, number: int) -> dict[str, Any]:
@@ -327,11 +361,13 @@ class Ledger:
                 domain.as_json(),
                 pack(value) if isinstance(domain, Array) else domain.encode(value),
             ]
+        silent = trial.values is None and trial.state == TrialState.PRUNED and trial.reports
         written = {
             "do": "add",
             "state": int(trial.state),
             "values": trial.values,
             "params": params,
+            "system": trial.system_attrs,
             "reports": {str(step): value for step, value in trial.reports.items()},
             "attrs": trial.user_attrs,
             "constraints": trial.constraints,
@@ -342,9 +378,11 @@ class Ledger:
             "attempt": trial.attempt,
             "by": self.owners.get(number),
             "checkpoint": self.checkpoints.get(number),
-            "fixed": self.fixed.get(number),
         }
-        return {key: value for key, value in written.items() if value not in (None, {}, ())}
+        kept = {key: value for key, value in written.items() if value not in (None, {}, ())}
+        if number in self.fixed:
+            kept["fixed"] = self.fixed[number]
+        return {**kept, "values": []} if silent else kept
 
     def violations(self, rows: np.ndarray) -> np.ndarray:
         """By how much the constraints of trials are missed, in all; 0 for those that have none."""
@@ -362,6 +400,15 @@ class History:
         ledger: the columns.
         watched: whether trials under way may be looked at (not in the ordered mode).
         memo: for what samplers derive from it; it is forgotten with it.
+
+    >>> from nestor import search
+    >>> class Longest:
+    ...     def __call__(self, asked, name, domain):
+    ...         return min(0.1 * len(asked.history.rows), 1.0)
+    >>> study = search.create_study(sampler=Longest())
+    >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 10), n_trials=3)
+    >>> [round(trial.value, 6) for trial in study.trials]
+    [0.0, 1.0, 2.0]
     """
 
     __slots__ = ("_finished", "_horizon", "_rows", "ledger", "memo", "watched")

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,12 +27,22 @@ class Asked:
         history: the finished trials that it may learn from.
         given: the parameters that the trial has already: name to (domain, place in [0, 1]).
         memo: for what the sampler derives from those, from one suggestion to the next.
+        commit: adds entries to the log of the study, for a sampler that must keep notes beside trials (those of
+            other libraries); None where there is no log. What samplers suggest is written down without it.
+
+    >>> from nestor import search
+    >>> class Alternating:
+    ...     def __call__(self, asked, name, domain):
+    ...         return asked.number % 2
+    >>> study = search.create_study(sampler=Alternating())
+    >>> [trial.suggest_int("x", 0, 9) for trial in study.ask(4)]
+    [0, 9, 0, 9]
     """
 
-    __slots__ = ("given", "history", "memo", "number")
+    __slots__ = ("commit", "given", "history", "memo", "number")
 
-    def __init__(self, number: int, history: History):
-        self.number, self.history = number, history
+    def __init__(self, number: int, history: History, commit: Callable[..., Any] | None = None):
+        self.number, self.history, self.commit = number, history, commit
         self.given: dict[str, tuple[Domain, Any]] = {}
         self.memo: dict[Any, Any] = {}
 

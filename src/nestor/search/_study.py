@@ -17,6 +17,7 @@ import numpy as np
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
+from nestor.search._given import entry_of, is_there
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
 from nestor.search._pool import Pool
 from nestor.search._pruners import Pruner
@@ -29,6 +30,7 @@ from nestor.search._trial import Trial
 from nestor.search._view import Trials, frame
 
 Objective = Callable[[Trial], Any]
+_METRIC_NAMES = "study:metric_names"  # the note that Optuna keeps under this name too
 
 
 class Study:
@@ -38,6 +40,7 @@ class Study:
         name: its name in its storage.
         sampler: what suggests parameters.
         pruner: what ends trials early, or None.
+        storage: where it is kept.
 
     >>> from nestor import search
     >>> study = search.create_study(sampler=search.TPESampler(seed=0))
@@ -51,6 +54,7 @@ class Study:
     ):
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
+        self.storage, self._stopped = storage, False
         self._storage, self._identity, self._header = storage, identity, header
         self._channel: Direct | Shared = channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
@@ -126,6 +130,24 @@ class Study:
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the study."""
         self._channel.commit({"do": "attrs", "attrs": {name: value}, "at": time.time()})
+
+    @property
+    def system_attrs(self) -> dict[str, Any]:
+        """The notes of programs beside the study."""
+        return dict(self._ledger.system_attrs)
+
+    @property
+    def metric_names(self) -> list[str] | None:
+        """What `set_metric_names` was told, or None."""
+        return self._ledger.system_attrs.get(_METRIC_NAMES)
+
+    def set_metric_names(self, names: Sequence[str]) -> None:
+        """Name the objectives, one name each; tables and pictures show the names."""
+        if isinstance(names, str) or len(names) != len(self.directions):
+            want = f"{len(self.directions)} names, one an objective"
+            raise BadArgument("set_metric_names", "names", got=names, want=want, do="give one name each")
+        system = {_METRIC_NAMES: list(names)}
+        self._channel.commit({"do": "attrs", "attrs": {}, "system": system, "at": time.time()})
 
     def trials_dataframe(self) -> Any:
         """A pandas.DataFrame, one row a trial; needs pandas (``pip install 'nestor[search]'``)."""
@@ -208,12 +230,25 @@ class Study:
             self._channel.commit(*entries)
 
     def enqueue_trial(
-        self, params: Mapping[str, Any], *, user_attrs: Mapping[str, Any] | None = None
+        self,
+        params: Mapping[str, Any],
+        *,
+        user_attrs: Mapping[str, Any] | None = None,
+        skip_if_exists: bool = False,
     ) -> None:
-        """Have a trial with these parameters run before others; what is not given is sampled."""
+        """Have a trial with these parameters run before others; what is not given is sampled.
+
+        Args:
+            params: parameter name to value.
+            user_attrs: notes beside the trial.
+            skip_if_exists: whether nothing happens where a trial with just these parameters is there, in
+                whatever state.
+        """
         given = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()
         }
+        if skip_if_exists and is_there(self._ledger, given):
+            return
         self._channel.commit(
             {"do": "enqueue", "params": given, "attrs": dict(user_attrs or {}), "at": time.time()}
         )
@@ -232,7 +267,8 @@ class Study:
         """Write the study to a file of JSON lines: a header, then one trial a line; see `import_study`."""
         ledger = self._ledger
         with Path(path).open("w", encoding="utf-8") as file:
-            head = {"nestor_study": 1, **self._header, "user_attrs": ledger.user_attrs}
+            notes = {"user_attrs": ledger.user_attrs, "system_attrs": ledger.system_attrs}
+            head = {"nestor_study": 1, **self._header, **notes}
             for line in (head, *(ledger.entry(number) for number in range(ledger.size))):
                 file.write(json.dumps(line, separators=(",", ":")) + "\n")
 
@@ -263,7 +299,7 @@ class Study:
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag
-        asked = Asked(number, self._history(horizon))
+        asked = Asked(number, self._history(horizon), self._channel.commit)
         return Trial(number, self._channel, self.sampler, self.pruner, asked, horizon)
 
     def _history(self, horizon: int | None) -> History:
@@ -318,6 +354,13 @@ class Study:
 
     # --- optimize -----------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Begin no more trials in the `optimize` that runs; those under way end. For callbacks and objectives.
+
+        An objective in a process of its own does not reach the others: call it in a callback there.
+        """
+        self._stopped = True
+
     def optimize(
         self,
         objective: Objective,
@@ -353,6 +396,7 @@ class Study:
                     "optimize", name, got=count, want="a whole number >= 1", do=f"pass {name}=4"
                 )
         stop = None if timeout is None else time.monotonic() + timeout
+        self._stopped = False
         plan = _Plan(objective, n_trials, stop, catch if isinstance(catch, tuple) else (catch,), ordered)
         watch = _Watch(self, callbacks, n_trials, progress)
         try:
@@ -423,7 +467,7 @@ class Study:
         with tempfile.TemporaryDirectory() as folder:
             storage = FileStorage(Path(folder) / "study.db")
             here = {"do": "beat", "by": direct.worker, "at": time.time(), "lease": 1e18}
-            notes = {"do": "attrs", "attrs": ledger.user_attrs}
+            notes = {"do": "attrs", "attrs": ledger.user_attrs, "system": ledger.system_attrs}
             storage.append(self._identity, [here, notes, *(ledger.entry(n) for n in range(ledger.size))])
             self._channel = Shared(storage, self._identity, self._header)
             try:
@@ -475,7 +519,8 @@ class _Plan:
     def more(self, study: Study) -> bool:
         """Whether another trial may begin."""
         late = self.stop is not None and time.monotonic() >= self.stop
-        return not late and (self.n_trials is None or self.started < self.n_trials)
+        go = not late and not study._stopped
+        return go and (self.n_trials is None or self.started < self.n_trials)
 
 
 @dataclasses.dataclass
@@ -527,27 +572,3 @@ class _Watch:
         """End the line."""
         if self._bar is not None:
             self._bar.close()
-
-
-def entry_of(trial: FrozenTrial, header: dict[str, Any]) -> dict[str, Any]:
-    """A record as the entry that adds it."""
-    scratch = Ledger({**header, "directions": header["directions"]})
-    scratch.size = 0
-    number = scratch._append_row(trial.state)
-    for name, value in trial.params.items():
-        domain = trial.domains[name]
-        stored = np.asarray(value, float) if hasattr(domain, "shape") else domain.encode(value)
-        scratch.set_param(number, name, domain, stored)
-    entry = scratch.entry(number)
-    more = {
-        "values": trial.values,
-        "reports": {str(step): value for step, value in trial.reports.items()},
-        "attrs": dict(trial.user_attrs),
-        "constraints": trial.constraints,
-        "gradient": trial.gradient,
-        "error": trial.error,
-        "started": trial.started,
-        "at": trial.ended,
-        "attempt": trial.attempt,
-    }
-    return {**entry, **{key: value for key, value in more.items() if value not in (None, {}, ())}}

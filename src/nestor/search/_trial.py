@@ -180,7 +180,8 @@ class Trial:
         reports = self._channel.ledger.reports.get(self.number)
         if self._pruner is None or not reports:
             return False
-        curves = Curves(self._channel.ledger, self.number, self._horizon)
+        channel = self._channel
+        curves = Curves(channel.ledger, self.number, self._horizon, channel.commit)
         self._verdict = self._pruner(curves, max(reports))
         return self._verdict != TrialState.RUNNING
 

@@ -26,6 +26,7 @@ export class Study {
     this.version = 0; // grows with every change that is to be shown
     this.directions = [];
     this.attrs = {};
+    this.names = null; // of the objectives
     this.trials = [];
     this.domains = new Map();
     this.notes = new Set(); // names of user attributes
@@ -37,13 +38,14 @@ export class Study {
   async update(shown) {
     if (this.id === null) {
       const summary = await ask("summary", { study: this.name });
-      Object.assign(this, { id: summary.id, directions: summary.directions, attrs: summary.attrs });
+      Object.assign(this, { id: summary.id, directions: summary.directions, attrs: summary.attrs, names: summary.names });
       this.version++;
     }
     for (;;) {
       const told = await ask("changes", { study: this.name, id: this.id, after: this.place });
       if (told.again) return this.forget(), this.update(shown);
       this.place = told.place;
+      if (told.attrs) Object.assign(this, { attrs: told.attrs, names: told.names }), this.version++;
       if (!told.trials) break;
       this.take(told);
       if (!told.more) break;
@@ -67,8 +69,11 @@ export class Study {
     }
     this.best = told.best;
     this.front = new Set(told.front);
-    this.attrs = told.attrs;
-    this.version++;
+  }
+
+  // What an objective is called.
+  objective(k) {
+    return this.names?.[k] ?? (this.directions.length > 1 ? `value ${k}` : "value");
   }
 
   get known() {

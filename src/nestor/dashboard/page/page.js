@@ -80,7 +80,7 @@ async function follow(mine) {
 }
 
 function refresh() {
-  if (view === null) {
+  if (view === null || view.names !== study.names?.join()) {
     show(parts()[1] || "overview");
     return;
   }
@@ -164,7 +164,7 @@ function show(part) {
   const head = make("div", { class: "head", id: "head" });
   const tabs = make("nav", { class: "tabs", "aria-label": "Parts of the study" },
     Object.entries(NAMES).map(([key, text]) => make("a", { href: address(study.name, key), "aria-current": key === name ? "page" : null }, text)));
-  view = { name: part, ...VIEWS[name]() };
+  view = { name: part, names: study.names?.join(), ...VIEWS[name]() };
   main.replaceChildren(head, tabs, view.element);
   delete main.dataset.list;
   heading();
@@ -189,7 +189,7 @@ function overview() {
   study.directions.forEach((_, k) => {
     const { picture, tools } = pictures.history(study, k, openTrial);
     drawn.push(picture);
-    cards.push(card(several ? `History of value ${k}` : "History", tools, picture.element));
+    cards.push(card(several ? `History of ${study.objective(k)}` : "History", tools, picture.element));
   });
   const shares = make("div", { id: "importance" }, make("p", { class: "quiet small" }, "…"));
   const best = make("div", { id: "best" });
@@ -214,7 +214,7 @@ function overview() {
 function paretoCard(drawn) {
   const count = study.directions.length;
   const choose = (k) => make("select", { "aria-label": "Objective on an axis", onchange: () => picture.draw() },
-    study.directions.map((_, i) => make("option", { value: i, selected: i === k }, `value ${i}`)));
+    study.directions.map((_, i) => make("option", { value: i, selected: i === k }, study.objective(i))));
   const chosen = [choose(0), choose(1)];
   const picture = pictures.pareto(study, () => chosen.map((one) => Number(one.value)), openTrial);
   drawn.push(picture);
@@ -229,7 +229,7 @@ function tilesOf() {
   const ended = known.reduce((last, trial) => Math.max(last, trial.ended ?? 0), 0);
   const first = study.directions.length > 1
     ? tile("Pareto front", String(study.front.size), `of ${study.complete.length} complete trials`)
-    : tile(`Best value (${study.directions[0] || ""})`, best ? figure(best.values[0], 6) : "–", best ? `trial ${best.number}` : "no complete trial yet", { id: "best-value", "data-value": best ? String(best.values[0]) : "" });
+    : tile(`Best ${study.objective(0)} (${study.directions[0] || ""})`, best ? figure(best.values[0], 6) : "–", best ? `trial ${best.number}` : "no complete trial yet", { id: "best-value", "data-value": best ? String(best.values[0]) : "" });
   return [
     first,
     tile("Trials", String(known.length), study.whole ? `${study.complete.length} complete` : "reading …", { id: "trials" }),
@@ -270,7 +270,7 @@ function trials() {
 
 // The parts below draw one objective: which one, where there are several.
 function objectiveChoice(change) {
-  const select = make("select", { "aria-label": "Objective", onchange: change }, study.directions.map((_, k) => make("option", { value: k }, `value ${k}`)));
+  const select = make("select", { "aria-label": "Objective", onchange: change }, study.directions.map((_, k) => make("option", { value: k }, study.objective(k))));
   return { element: study.directions.length > 1 ? select : null, get: () => Number(select.value) || 0 };
 }
 
@@ -363,7 +363,7 @@ document.addEventListener("keydown", (event) => event.key === "Escape" && !drawe
 function sections(trial, drawn) {
   const section = (title, ...body) => make("section", {}, make("h2", {}, title), ...body);
   const found = [];
-  const values = (trial.values || []).map((value, k) => [pictures.objectiveName(study, k), String(numberOf(value))]);
+  const values = (trial.values || []).map((value, k) => [study.objective(k), String(numberOf(value))]);
   const times = [["began", moment(trial.started)], ["ended", moment(trial.ended)], ["took", seconds(duration(trial))]].filter(([, text]) => text);
   if (trial.attempt > 1) times.push(["attempts", trial.attempt]);
   found.push(make("section", {}, pairs([...values, ...times])));

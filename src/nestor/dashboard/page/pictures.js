@@ -6,12 +6,11 @@ import { STATES, figure, make, moment, seconds } from "./data.js";
 const [RUNNING, COMPLETE, PRUNED] = [1, 3, 4];
 const MOST_LINES = 3000;
 
-export const objectiveName = (study, k) => (study.directions.length > 1 ? `value ${k}` : "value");
 const better = (study, k) => (study.directions[k] === "minimize" ? (a, b) => a < b : (a, b) => a > b);
 
 export function told(study, trial) {
   const lines = [`trial ${trial.number} · ${STATES[trial.state].toLowerCase()}`];
-  if (trial.values) lines.push(trial.values.map((value, k) => `${objectiveName(study, k)} ${figure(value, 7)}`).join("\n"));
+  if (trial.values) lines.push(trial.values.map((value, k) => `${study.objective(k)} ${figure(value, 7)}`).join("\n"));
   const params = Object.entries(trial.params);
   lines.push(...params.slice(0, 12).map(([name, value]) => `${name} = ${figure(value)}`));
   if (params.length > 12) lines.push(`and ${params.length - 12} more`);
@@ -45,7 +44,7 @@ export function history(study, k, open) {
       x: trial.number, y: trial.values[k], number: trial.number, text: () => told(study, trial),
       colour: trial.state === PRUNED ? colour("pruned") : trial.missed > 0 ? colour("waiting") : colour("complete"),
     });
-    const name = objectiveName(study, k);
+    const name = study.objective(k);
     return {
       label: `History of ${name}: ${points.length} trials${best === null ? "" : `, best ${best}`}`,
       x: { title: "trial", low: first, high: last, whole: true },
@@ -72,9 +71,9 @@ export function slice(study, column, k, open) {
     const best = trials.find((trial) => trial.number === study.best);
     const ring = best ? [{ x: best.params[column.key], y: best.values[k], colour: colour("best") }] : [];
     return {
-      label: `${column.key} against ${objectiveName(study, k)}: ${items.length} trials`,
+      label: `${column.key} against ${study.objective(k)}: ${items.length} trials`,
       x: column.choices ? { title: column.key, choices: column.choices } : { title: column.key, ...rangeOf(column, trials) },
-      y: { title: objectiveName(study, k), low, high },
+      y: { title: study.objective(k), low, high },
       layers: [{ kind: "points", items, alpha: 0.75 }, { kind: "points", items: ring, size: 6, ring: true, alpha: 1 }],
     };
   }, { height: 240, open });
@@ -88,7 +87,7 @@ function rangeOf(column, trials) {
 }
 
 export function parallel(study, chosen, k) {
-  const name = objectiveName(study, k);
+  const name = study.objective(k);
   return new Picture(() => {
     const trials = someOf(study.complete, better(study, k), k);
     const axes = [...chosen(), { key: name, value: true }];
@@ -257,8 +256,8 @@ export function pareto(study, axesOf, open) {
     const line = study.directions.length === 2 ? [{ kind: "line", items: front.map(mark), colour: colour("best"), width: 1.2, alpha: 0.6 }] : [];
     return {
       label: `Pareto front: ${front.length} of ${trials.length} trials`,
-      x: { title: `${objectiveName(study, i)} (${study.directions[i]})`, low: left, high: right },
-      y: { title: `${objectiveName(study, j)} (${study.directions[j]})`, low, high },
+      x: { title: `${study.objective(i)} (${study.directions[i]})`, low: left, high: right },
+      y: { title: `${study.objective(j)} (${study.directions[j]})`, low, high },
       layers: [{ kind: "points", items: trials.filter((t) => !study.front.has(t.number)).map(mark), alpha: 0.5 }, ...line, { kind: "points", items: front.map(mark), alpha: 1, size: 4 }],
     };
   }, { height: 380, open });

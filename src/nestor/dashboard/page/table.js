@@ -7,12 +7,11 @@ const OPERATOR = /^(.+?)(<=|>=|!=|=|<|>|~|:)(.*)$/;
 
 // What a study's trials have, as columns: how to read a cell, how it is shown, how it goes into a file.
 export function columnsOf(study) {
-  const several = study.directions.length > 1;
   const columns = [
     { key: "number", read: (trial) => trial.number, right: true, width: 98 },
     { key: "state", read: (trial) => STATES[trial.state].toLowerCase(), width: 120 },
     ...study.directions.map((_, k) => ({
-      key: several ? `value ${k}` : "value", read: (trial) => trial.values?.[k] ?? null, right: true, width: 122,
+      key: study.objective(k), read: (trial) => trial.values?.[k] ?? null, right: true, width: 122,
     })),
     { key: "duration", read: duration, show: seconds, right: true, width: 100 },
     ...study.columns.map(({ key, kind }) => ({
