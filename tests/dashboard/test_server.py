@@ -53,7 +53,7 @@ def study(path):
 def test_it_tells_what_the_study_holds(serving, path, study):
     served = serving(path)
     (listed,) = served.ask("studies")["studies"]
-    assert (listed["name"], listed["directions"]) == (SPECIAL, ["minimize"])
+    assert (listed["name"], listed["directions"], listed["nested"]) == (SPECIAL, ["minimize"], False)
     summary = served.ask("summary", study=SPECIAL)
     assert summary["best"] == {"number": study.best_trial.number, "values": [study.best_value]}
     assert summary["states"] == {"COMPLETE": 6, "PRUNED": 1, "FAILED": 1}

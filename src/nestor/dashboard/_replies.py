@@ -25,7 +25,12 @@ _MEMORIES: weakref.WeakKeyDictionary[FollowedStudy, dict[str, Any]] = weakref.We
 def studies(follower: Follower) -> dict[str, Any]:
     """All studies, the latest first."""
     found = [
-        {"name": name, "directions": header["directions"], "created": header.get("created")}
+        {
+            "name": name,
+            "directions": header["directions"],
+            "created": header.get("created"),
+            "nested": "parent" in header,  # made inside a trial of another study
+        }
         for name, header in follower.headers().items()
     ]
     return {"studies": found[::-1]}

@@ -110,27 +110,40 @@ function say(state, text) {
 // --- all studies -------------------------------------------------------------------------------
 
 const summaries = new Map();
+const AT_ONCE = 20; // summaries that are asked for in one poll; the next poll goes on with the next
+let nestedToo = false;
+let next = 0;
 
 async function listStudies(mine) {
   const told = await ask("studies");
   if (mine !== turn) return;
   document.getElementById("where").textContent = told.storage;
-  const text = JSON.stringify(told.studies);
+  const studies = told.studies.filter((one) => nestedToo || !one.nested);
+  const nested = told.studies.filter((one) => one.nested).length;
+  const text = JSON.stringify([studies, nested]);
   const fresh = main.dataset.list !== text || !main.querySelector(".studies, .empty");
   if (fresh) {
     main.dataset.list = text;
-    main.replaceChildren(make("div", { class: "head" }, make("h1", {}, "Studies")), studiesTable(told.studies));
+    main.replaceChildren(make("div", { class: "head" }, make("h1", {}, "Studies"), nested ? nestedBox(nested) : null), studiesTable(studies));
+    for (const { name } of studies) if (summaries.has(name)) fillRow(name, summaries.get(name));
+    next = 0;
   }
   // Each is read once by the server; one after the other, so that the list is there at once.
-  for (const { name } of told.studies) {
-    if (mine !== turn) return;
+  let changed = fresh;
+  for (let k = 0; k < Math.min(AT_ONCE, studies.length); k++) {
+    const { name } = studies[next++ % studies.length];
     const summary = await ask("summary", { study: name }).catch(() => null);
     if (mine !== turn || summary === null) return;
-    if (summaries.get(name)?.place !== summary.place || fresh) quiet = 0;
+    changed ||= summaries.get(name)?.place !== summary.place;
     summaries.set(name, summary);
     fillRow(name, summary);
   }
-  quiet++;
+  quiet = changed ? 0 : quiet + 1;
+}
+
+function nestedBox(count) {
+  const box = make("input", { type: "checkbox", id: "nested", checked: nestedToo, onchange: () => ((nestedToo = box.checked), go()) });
+  return make("label", {}, box, `with ${count} nested`);
 }
 
 function studiesTable(studies) {
