@@ -8,12 +8,9 @@ PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
 EXTRA_TESTS := tests/minimize tests/torch
 EXTRAS := torch,tensorflow
-# The live page over studies: its server, and the page itself in a real browser (make test-chromium).
-EXTRA_TESTS += tests/dashboard/test_server.py
-EXTRAS := $(EXTRAS),dashboard
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-extras test-chromium check docs bench
+.PHONY: help install demo test test-extras check docs bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,15 +26,19 @@ test: install ## every test but the slow ones, two at a time (PYTEST_ARGS= runs 
 test-extras: .venv-extras/.installed ## what needs an extra (PyTorch, TensorFlow, Optuna ...), in an environment of its own
 	.venv-extras/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) $(wildcard $(EXTRA_TESTS))
 
-test-chromium: .venv-extras/.installed ## the dashboard in a real headless Chromium, which is installed where that is allowed
-	@.ci/chromium
-	.venv-extras/bin/python -m pytest tests/dashboard/test_page.py
-
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
+
+# The live page over studies: its server, and the page itself in a real browser.
+EXTRA_TESTS += tests/dashboard/test_server.py
+EXTRAS := $(EXTRAS),dashboard
+.PHONY: test-chromium
+test-chromium: .venv-extras/.installed ## the dashboard in a real headless Chromium, which is installed where that is allowed
+	@.ci/chromium
+	.venv-extras/bin/python -m pytest tests/dashboard/test_page.py
 
 docs: $(VENV)/.installed-docs ## the documentation into docs/_build; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
