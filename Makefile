@@ -37,6 +37,14 @@ check: install ## format, lint, floors, types
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
 
+# The live page over studies: its server, and the page itself in a real browser.
+EXTRA_TESTS += tests/dashboard/test_server.py
+EXTRAS := $(EXTRAS),dashboard
+.PHONY: test-chromium
+test-chromium: .venv-extras/.installed ## the dashboard in a real headless Chromium, which is installed where that is allowed
+	@.ci/chromium
+	.venv-extras/bin/python -m pytest tests/dashboard/test_page.py
+
 docs: $(VENV)/.installed-docs ## the documentation into docs/_build; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 

@@ -334,6 +334,7 @@ _SHOWN = {
 _ROOMS = {
     *_SHOWN,
     "cli",
+    "dashboard",
     "loops",
     "optuna",
     "plots",
