@@ -192,6 +192,6 @@ def status(problem: Problem, state: TrustState) -> jax.Array:
     failure = jnp.where(state.singular, code(Status.SINGULAR), state.failure)
     failure = jnp.where(at_saddle, code(Status.SADDLE), failure)
     first_optimality = state.progress.first_optimality
-    precise = converged_at_precision(problem, state.info, first_optimality) & state.convex
+    precise = converged_at_precision(problem, state.info, first_optimality, state.ended) & state.convex
     last_word = jnp.where(precise, converged, failure)
     return jnp.where(state.ended & (verdict == int(Status.RUNNING)), last_word, verdict)
