@@ -38,11 +38,13 @@ class Proposal(NamedTuple):
         step: a tree like x.
         decrease: how much the merit falls by the model.
         convex: whether the model has no direction of negative curvature (true where that means nothing).
+        kept: what the method wants to know at the next iterate.
     """
 
     step: Tree
     decrease: jax.Array
     convex: Any = True
+    kept: Any = ()
 
 
 class TrustState(NamedTuple):
@@ -62,9 +64,10 @@ class TrustState(NamedTuple):
     ended: jax.Array  # this turn was that last one
     failure: jax.Array
     progress: _progress.Progress
+    kept: Any  # by the method, from the last accepted point
 
 
-def init(x: Tree) -> TrustState:
+def init(x: Tree, kept: Any = ()) -> TrustState:
     """The state before the first turn; nothing is evaluated."""
     zero = jnp.zeros((), trees.float_dtype(x))
     yes, no = jnp.ones((), bool), jnp.zeros((), bool)
@@ -83,6 +86,7 @@ def init(x: Tree) -> TrustState:
         ended=no,
         failure=code(Status.LINE_SEARCH_FAILED),
         progress=_progress.begin(zero),
+        kept=kept,
     )
 
 
@@ -165,6 +169,7 @@ def step(
         ended=state.final,
         failure=jnp.where(state.final, state.failure, failure),
         progress=progress,
+        kept=trees.select(accepted, proposal.kept, state.kept),
     )
     return clip(trees.add(base, next_step), box), new_state
 
