@@ -15,6 +15,9 @@ from nestor.solvers._contract import Minimization, Problem
 
 Tree = Any
 
+_GROWTH = 10.0  # of the radius, where the model is right
+_LEFT = 0.1  # of a slope; less is no sign that steps are too short
+
 
 @trees.record
 class Newton:
@@ -26,7 +29,8 @@ class Newton:
     Args:
         radius: the first trust radius; None is max(1, |x0|).
 
-    Quadratic convergence. Cost a step: one Hessian (n products), about 10 n^3 operations, n^2 numbers.
+    Quadratic convergence. A step is lengthened by what the last one left of its slope, from a tenth on. Cost a step:
+    one Hessian (n products), about 10 n^3 operations, n^2 numbers.
     With bounds, the trust-region problem of the free unknowns, up to six times a step as bounds are met.
     Source: Moré and Sorensen 1983; Nocedal and Wright 2006, section 4.3.
 
@@ -54,8 +58,11 @@ class Newton:
         if problem.box is not None:
             return self._step_in_a_box(problem, x, state, value, grad, hessian)
 
+        left = _slope_left(grad, state)
+
         def propose(radius: jax.Array) -> _trust.Proposal:
             p, convex = _exact_step(hessian, g, radius)
+            p = _lengthened(p, left, radius, convex)
             decrease = -(jnp.vdot(g, p) + jnp.vdot(p, hessian @ p) / 2)
             return _trust.Proposal(back(p), jax.lax.stop_gradient(decrease), convex)
 
@@ -67,6 +74,7 @@ class Newton:
             gradient=grad,
             propose=propose,
             first_radius=first_radius(self.radius, x),
+            growth=_GROWTH,
         )
 
     def _step_in_a_box(
@@ -115,6 +123,24 @@ def first_radius(radius: float | None, x: Tree) -> jax.Array:
     """The first trust radius: what was asked for, or max(1, |x|)."""
     size = jnp.maximum(trees.norm(trees.stop_gradient(x)), 1)
     return size if radius is None else jnp.full_like(size, radius)
+
+
+def _slope_left(grad: Tree, state: _trust.TrustState) -> jax.Array:
+    """How much of the slope along the last step is left at its end: zero where the model was right."""
+    left, before = jax.lax.stop_gradient((trees.dot(grad, state.step), state.slope))
+    part = left / jnp.where(before < 0, before, 1)
+    return jnp.where((before < 0) & (part > _LEFT), jnp.minimum(part, 1), 0)
+
+
+def _lengthened(p: jax.Array, left: jax.Array, radius: jax.Array, convex: jax.Array) -> jax.Array:
+    """The step p, longer by the part of the slope that the last one left; within the radius.
+
+    Where the curvature falls along the way, as in the tail of an exponential, Newton's steps are too short again
+    and again. Nothing changes where they are right: what is left is zero then.
+    """
+    size = jax.lax.stop_gradient(trees.norm(p))
+    room = jnp.maximum(radius / jnp.where(size > 0, size, 1), 1)
+    return jnp.where(convex, jnp.minimum(1 + left, room), 1) * p
 
 
 def _exact_step(hessian: jax.Array, g: jax.Array, radius: jax.Array) -> tuple[jax.Array, jax.Array]:

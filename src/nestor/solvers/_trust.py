@@ -101,6 +101,7 @@ def step(
     gradient: Tree | None = None,
     value: jax.Array | None = None,
     radius_is_length: bool = True,
+    growth: float = 2.5,
     box: Box | None = None,
 ) -> tuple[Tree, TrustState]:
     """Judge the trial x by its merit and propose the next.
@@ -114,6 +115,7 @@ def step(
         first_radius: the radius of the first step.
         gradient: of the merit at x. Where a change of the merit drowns in rounding, slopes then decide.
         radius_is_length: whether the radius bounds the step's length, or is only monotone in it (a damping).
+        growth: of the radius after a step as long as that, which the model foretold to a tenth; others 2.5.
         value: what is reported as the objective; the merit if None.
         box: bounds that proposals keep; the trial is cut back to them, against rounding.
     """
@@ -136,7 +138,7 @@ def step(
     progress = _progress.advance(state.progress, info, lower=merit < state.merit, first=state.first)
     exhausted = _progress.exhausted(progress, accepted & ~state.final)
     length = jax.lax.stop_gradient(trees.norm(state.step))
-    kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length)
+    kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length, growth)
     radius = jnp.where(accepted, jnp.where(state.final, state.radius, kept), shrunk)
     radius = jnp.where(state.first, first_radius, radius)
     radius = jax.lax.stop_gradient(radius)
@@ -175,11 +177,12 @@ def step(
 
 
 def _next_radius(
-    radius: jax.Array, ratio: jax.Array, length: jax.Array, radius_is_length: bool
+    radius: jax.Array, ratio: jax.Array, length: jax.Array, radius_is_length: bool, growth: float
 ) -> tuple[jax.Array, jax.Array]:
     """The radius after an accepted step, and after a rejected one."""
     if radius_is_length:
-        grown = jnp.where(length > 0.8 * radius, 2.5 * radius, radius)
+        factor = 2.5 if growth == 2.5 else jnp.where((ratio > 0.9) & (ratio < 1.1), growth, 2.5)
+        grown = jnp.where(length > 0.8 * radius, factor * radius, radius)
         bound = jnp.minimum(length, radius)
     else:
         grown, bound = 3 * radius, radius
