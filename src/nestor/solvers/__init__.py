@@ -35,7 +35,8 @@ from nestor.solvers._front import (
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import Entropy, MirrorDescent
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
 from nestor.solvers._paced import Pacer, minimize_paced
