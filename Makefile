@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE  # tests and examples start a hundred interpreters: they share what one compiled
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
 EXTRA_TESTS := tests/minimize tests/torch tests/solvers/test_cones.py

@@ -2,7 +2,14 @@
 
 from nestor.programs._programs import Program, hoist
 from nestor.programs._safe import safe_roots
-from nestor.programs._tracing import is_one_array, shape_text, signature_that_refuses, trace_function
+from nestor.programs._tracing import (
+    inside_jit,
+    is_one_array,
+    is_traced,
+    shape_text,
+    signature_that_refuses,
+    trace_function,
+)
 from nestor.programs._transformations import Transformation, hoist_transformation, is_transformation
 from nestor.programs._watchers import Watcher, register, registered, show
 
@@ -12,7 +19,9 @@ __all__ = [
     "Watcher",
     "hoist",
     "hoist_transformation",
+    "inside_jit",
     "is_one_array",
+    "is_traced",
     "is_transformation",
     "register",
     "registered",

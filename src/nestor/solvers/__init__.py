@@ -43,7 +43,7 @@ from nestor.solvers._paced import Pacer, minimize_paced
 from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
-from nestor.solvers._reports import Report
+from nestor.solvers._reports import ProgressBar, Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
 from nestor.solvers._sqp import SQP
@@ -88,6 +88,7 @@ __all__ = [
     "Picard",
     "Point",
     "Problem",
+    "ProgressBar",
     "ProjectedGradient",
     "ProximalGradient",
     "RMSPropStep",

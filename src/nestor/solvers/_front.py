@@ -150,13 +150,9 @@ def argmin(
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
-    if solver is None:
-        inputs = _onward.share(plan, inputs)
-    answer = _drive.solution_map(plan)(inputs)
-    following = None if solver is not None else _onward.following(plan, inputs, answer.x, answer.record)
-    if following is not None:
-        second = _drive.solution_map(following.plan)(following.inputs)
-        answer = _onward.joined(answer, second)
+    answer = _onward.solved(
+        plan, inputs, lambda plan, inputs, _: _drive.solution_map(plan)(inputs), goes_on=solver is None
+    )
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
     return apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
@@ -202,14 +198,11 @@ def minimum(
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
-    if solver is None:
-        inputs = _onward.share(plan, inputs)
-    value, record = _drive.value_map(plan)(inputs)
-    # From the start again: the best point is not kept.
-    following = None if solver is not None else _onward.following(plan, inputs, inputs.x0, record)
-    if following is not None:
-        second = _drive.value_map(following.plan)(following.inputs)
-        _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
+
+    def solve(plan: _drive.Plan, inputs: _drive.Inputs, _: int) -> Answer:
+        return Answer(None, *_drive.value_map(plan)(inputs))
+
+    _, value, record = _onward.solved(plan, inputs, solve, goes_on=solver is None)
     return apply_policy(where, plan, None, value, record, value, on_failure)
 
 
