@@ -66,6 +66,7 @@ def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Sol
             found.upper,
             () if rows is None else rows.multipliers(x.equal, x.inequal),
             found.weakly_active,
+            found.curvature,
         )
     if rows is not None:
         x = x.x
