@@ -6,10 +6,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 unexport PYTHONDONTWRITEBYTECODE  # tests and examples start a hundred interpreters: they share what one compiled
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
+EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.py \
+	tests/search/test_sql.py tests/search/test_executors.py
+EXTRAS := torch,tensorflow,optuna,sql,dask,cones
 # What tests of extras look at beside them: pages and samplers of Optuna.
 EXTRA_PEERS := cmaes matplotlib optuna-dashboard
-EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/search/test_sql.py tests/search/test_executors.py
-EXTRAS := torch,tensorflow,optuna,sql,dask
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras test-servers check docs bench
