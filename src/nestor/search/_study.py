@@ -310,6 +310,8 @@ class Study:
         missed = constraints if constraints is not None or isinstance(trial, int) else trial.constraints
         if missed is not None:
             entry["constraints"] = [float(value) for value in missed]
+        if gradient is None and isinstance(trial, Trial) and "values" in entry:
+            gradient = trial.gradient
         if gradient is not None:
             entry["gradient"] = {name: np.asarray(slope, float).tolist() for name, slope in gradient.items()}
         if error:
@@ -329,6 +331,7 @@ class Study:
         callbacks: Sequence[Callable[[Study, FrozenTrial], Any]] = (),
         progress: bool = False,
         ordered: int | None = None,
+        batch: int | None = None,
     ) -> None:
         """Run trials.
 
@@ -336,7 +339,8 @@ class Study:
         first, and raises KeyboardInterrupt.
 
         Args:
-            objective: takes a `Trial`; returns the value, or one value an objective.
+            objective: takes a `Trial`; returns the value, or one value an objective. An exception that it returns
+                fails the trial and ends nothing.
             n_trials: how many to run now; None for as many as time and sampler allow.
             timeout: seconds after which no more trials begin.
             n_workers: processes. With more than one, the objective must be importable, and JAX is not imported
@@ -346,17 +350,29 @@ class Study:
             progress: whether to show a progress bar.
             ordered: K makes a seeded study the same with any number of workers up to K: a trial learns from those
                 that are K or more numbers before it, and begins when these have ended.
+            batch: calls the objective with lists of so many trials (the last list may be shorter), which all
+                learn from the same trials. It returns a list with the value of each, or in its place an
+                exception: `TrialPruned`, or anything else for a trial that has failed. In this process alone.
         """
-        for name, count in (("n_trials", n_trials), ("n_workers", n_workers), ("ordered", ordered)):
+        counts = (("n_trials", n_trials), ("n_workers", n_workers), ("ordered", ordered), ("batch", batch))
+        for name, count in counts:
             if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
                 raise BadArgument(
                     "optimize", name, got=count, want="a whole number >= 1", do=f"pass {name}=4"
                 )
+        if batch is not None and (n_workers > 1 or ordered is not None):
+            want = "None with n_workers or ordered"
+            raise BadArgument("optimize", "batch", got=batch, want=want, do="drop it, or the others")
         stop = None if timeout is None else time.monotonic() + timeout
         plan = _Plan(objective, n_trials, stop, catch if isinstance(catch, tuple) else (catch,), ordered)
         watch = _Watch(self, callbacks, n_trials, progress)
         try:
-            if n_workers == 1:
+            if batch is not None:
+                while plan.more(self):
+                    for number, counted in self._run_batch(plan, batch):
+                        plan.started += counted
+                        watch(number)
+            elif n_workers == 1:
                 while plan.more(self):
                     number, counted = self._run_one(plan)
                     plan.started += counted
@@ -373,21 +389,60 @@ class Study:
         """One trial from beginning to end; its number, and whether it was not merely promoted."""
         trial, counted = self._next(plan)
         try:
-            values = plan.objective(trial)
-            entry = self._telling(trial, values, None, None, None)
-        except TrialPruned:
-            entry = self._telling(trial, None, trial.ended_as, None, None)
+            entry = self._ending(trial, plan.objective(trial))
+        except TrialPruned as pruned:
+            entry = self._ending(trial, pruned)
         except KeyboardInterrupt:
             self._channel.commit({"do": "release", "number": trial.number, "by": self._channel.worker})
             raise
         except Exception as error:
-            text = "".join(traceback.format_exception_only(error)).strip()
-            self._channel.commit(self._telling(trial, None, TrialState.FAILED, None, None, text))
+            self._channel.commit(self._ending(trial, error))
             if not isinstance(error, plan.catch):
                 raise
             return trial.number, counted
         self._channel.commit(entry)
         return trial.number, counted
+
+    def _run_batch(self, plan: _Plan, size: int) -> list[tuple[int, bool]]:
+        """Trials that the objective is given as one list; for each its number, and whether it was not merely promoted."""
+        if plan.n_trials is not None:
+            size = min(size, plan.n_trials - plan.started)
+        limit = getattr(self.sampler, "limit", None)
+        if limit is not None:
+            self._channel.sync()
+            ledger = self._channel.ledger
+            size = min(size, limit - ledger.size + len(ledger.waiting))
+            if size <= 0:
+                raise _Exhausted
+        trials = self.ask(size)
+        reports = self._channel.ledger.reports
+        ran = [(trial.number, not reports.get(trial.number)) for trial in trials]
+        try:
+            results = list(plan.objective(trials))
+            if len(results) != size:
+                want = f"a list of {size}, one a trial"
+                raise BadArgument("optimize", "objective", got=f"{len(results)} values", want=want, do="return it")
+            entries = [self._ending(trial, result) for trial, result in zip(trials, results, strict=True)]
+        except KeyboardInterrupt:
+            by = self._channel.worker
+            self._channel.commit(*({"do": "release", "number": number, "by": by} for number, _ in ran))
+            raise
+        except Exception as error:
+            self._channel.commit(*(self._ending(trial, error) for trial in trials))
+            if not isinstance(error, plan.catch):
+                raise
+            return ran
+        self._channel.commit(*entries)
+        return ran
+
+    def _ending(self, trial: Trial, result: Any) -> dict[str, Any]:
+        """The entry that ends a trial with what its objective returned or raised."""
+        if isinstance(result, TrialPruned):
+            return self._telling(trial, None, trial.ended_as, None, None)
+        if isinstance(result, Exception):
+            text = "".join(traceback.format_exception_only(result)).strip()
+            return self._telling(trial, None, TrialState.FAILED, None, None, text)
+        return self._telling(trial, result, None, None, None)
 
     def _next(self, plan: _Plan) -> tuple[Trial, bool]:
         """The next trial; in the ordered mode it waits until all are finished that it learns from."""

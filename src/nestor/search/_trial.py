@@ -13,7 +13,7 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.search._channels import Direct, Shared
 from nestor.search._pruners import Curves, Pruner
-from nestor.search._records import TrialState
+from nestor.search._records import Direction, TrialState
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Array, Categorical, Domain, Float, Int
 
@@ -41,6 +41,7 @@ class Trial:
         "_channel",
         "_constraints",
         "_given",
+        "_gradient",
         "_horizon",
         "_pruner",
         "_sampler",
@@ -63,6 +64,7 @@ class Trial:
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
+        self._gradient: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self.params})"
@@ -162,6 +164,11 @@ class Trial:
         """Parameter name to value, so far."""
         return dict(self._given)
 
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions of the study's objectives."""
+        return self._channel.ledger.directions
+
     # --- what an objective tells --------------------------------------------------------------
 
     def report(self, value: float, step: int) -> None:
@@ -206,6 +213,45 @@ class Trial:
         """Say how far constraints are missed: each holds where its value is <= 0."""
         self._constraints = tuple(float(value) for value in values)
 
+    def set_gradient(self, gradient: Mapping[str, Any]) -> None:
+        """Say the derivative of the value that will be told, by floats and arrays, each in its own units.
+
+        Args:
+            gradient: name of a parameter to the derivative by it; an array's has the shape of the array.
+        """
+        unknown = [name for name in gradient if name not in self._given]
+        if unknown:
+            raise BadArgument(
+                *("set_gradient", "gradient"),
+                got=f"for {unknown[0]!r}",
+                want="by parameters that the trial has",
+                do="suggest it first",
+            )
+        self._gradient = dict(gradient)
+
+    def revise(self, params: Mapping[str, Any]) -> None:
+        """Say that the trial has moved: what it will tell belongs to these values of parameters that it has.
+
+        For a trial that improves on what it was given, by a descent inside it. The study remembers, and
+        samplers learn from, where it ended.
+
+        Args:
+            params: name of a parameter to its new value, within its domain.
+        """
+        for name, value in params.items():
+            domain = self._asked.given[name][0] if name in self._given else None
+            value = np.asarray(value, float) if isinstance(domain, Array) else value
+            if domain is None or not domain.contains(value):
+                want = "a parameter of the trial" if domain is None else f"in {domain}"
+                raise BadArgument("revise", "params", got=f"{name}={value!r}", want=want, do="mend the value")
+            stored: Any = value.copy() if isinstance(domain, Array) else domain.encode(value)
+            if isinstance(domain, Array):
+                stored.flags.writeable = False
+            place = domain.to_unit(np.asarray(stored))
+            self._channel.suggest(self.number, name, domain, stored)
+            self._asked.given[name] = domain, place if isinstance(domain, Array) else float(place)
+            self._given[name] = stored if isinstance(domain, Array) else domain.decode(stored)
+
     @property
     def user_attrs(self) -> Mapping[str, Any]:
         """The notes beside the trial."""
@@ -221,6 +267,11 @@ class Trial:
     def constraints(self) -> tuple[float, ...] | None:
         """What `set_constraints` was told."""
         return self._constraints
+
+    @property
+    def gradient(self) -> Mapping[str, Any] | None:
+        """What `set_gradient` was told."""
+        return self._gradient
 
     def _commit(self, entry: dict[str, Any]) -> None:
         self._channel.commit({**entry, "at": time.time()})
