@@ -6,8 +6,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 unexport PYTHONDONTWRITEBYTECODE  # tests and examples start a hundred interpreters: they share what one compiled
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
-EXTRA_TESTS := tests/minimize tests/torch tests/search/test_sql.py tests/search/test_executors.py
-EXTRAS := torch,tensorflow,sql,dask
+EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.py \
+	tests/search/test_sql.py tests/search/test_executors.py
+EXTRAS := torch,tensorflow,optuna,sql,dask,cones
+# What tests of extras look at beside them: pages and samplers of Optuna.
+EXTRA_PEERS := cmaes matplotlib optuna-dashboard
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras test-servers check docs bench
@@ -35,6 +38,14 @@ check: install ## format, lint, floors, types
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
 
+# The live page over studies: its server, and the page itself in a real browser.
+EXTRA_TESTS += tests/dashboard/test_server.py
+EXTRAS := $(EXTRAS),dashboard
+.PHONY: test-chromium
+test-chromium: .venv-extras/.installed ## the dashboard in a real headless Chromium, which is installed where that is allowed
+	@.ci/chromium
+	.venv-extras/bin/python -m pytest tests/dashboard/test_page.py
+
 docs: $(VENV)/.installed-docs ## the documentation into docs/_build; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
@@ -53,7 +64,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 .venv-extras/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' pytest pytest-xdist
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' pytest pytest-xdist $(EXTRA_PEERS)
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nestor.cli import _search_words
+from nestor.cli import _dashboard, _search_words
 from nestor.errors import BadArgument, NestorError
 
 WRONG_USE = 2
@@ -31,6 +31,7 @@ examples:
   nestor tune train.py:objective --storage study.db --trials 100 --workers 2
                                        search for the best parameters of a function of yours
   nestor study best --storage study.db what came of it
+  nestor dashboard study.db            a live page over the studies of a file
   python -m nestor demo                the same, where the command is not on the path"""
 
 DEMO = """\
@@ -156,8 +157,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_reweight_options(reweight)
     reweight.set_defaults(run=_reweight)
-    search = _search_words.add(rooms, form)
-    return parser, {"demo": demo, "schedule": schedule, "reweight": reweight, **search}
+    commands = {"demo": demo, "schedule": schedule, "reweight": reweight}
+    commands |= _search_words.add(rooms, form)
+    commands["dashboard"] = _dashboard.add(rooms, form)
+    return parser, commands
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from nestor.search._callbacks import MaxTrialsCallback
 from nestor.search._executors import DaskExecutor, Executor, RayExecutor
+from nestor.search._following import FollowedStudy, Follower
 from nestor.search._front import (
     copy_study,
     create_study,
@@ -13,6 +14,7 @@ from nestor.search._front import (
 )
 from nestor.search._given import create_trial
 from nestor.search._gp import GPSampler
+from nestor.search._importance import importance
 from nestor.search._ledger import History, Ledger
 from nestor.search._pruners import (
     Curves,
@@ -45,6 +47,8 @@ __all__ = [
     "Executor",
     "FileStorage",
     "Float",
+    "FollowedStudy",
+    "Follower",
     "FrozenTrial",
     "GPSampler",
     "GridSampler",
@@ -79,6 +83,7 @@ __all__ = [
     "delete_study",
     "fixed_trial",
     "import_study",
+    "importance",
     "load_study",
     "study_names",
 ]

@@ -164,9 +164,14 @@ class FileStorage:
             return self._connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
-        _patiently(connection, "PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
-        _prepare(connection, self.path)
+        try:
+            _refuse_others(connection, self.path)
+            _patiently(connection, "PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
+            _prepare(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
         self._connection, self._process = connection, os.getpid()
         return connection
 
@@ -198,16 +203,29 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Put no tables into a database that another program made."""
+    rows = _patiently(connection, "SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in rows}
+    if tables and "schema" not in tables:
+        theirs = {"studies", "trials"} <= tables
+        raise NestorError(
+            f"{path} is a database of {'Optuna' if theirs else 'another program'}, and no file of studies.\n"
+            + ("Do this: nestor.optuna.import_study" if theirs else "Do this: take another path")
+            + (f"('sqlite:///{path}', storage='another.db')" if theirs else "")
+        )
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     """Run a statement for which SQLite does not wait by itself while another process opens the file."""
-    for attempt in range(2000):
+    for _ in range(2000):
         try:
-            connection.execute(statement)
-            return
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if attempt == 1999 or "locked" not in str(error):
+            if "locked" not in str(error):
                 raise
             time.sleep(0.005)
+    return connection.execute(statement)
 
 
 def _reopen(path: str, sync: str, lease: float) -> FileStorage:

@@ -43,6 +43,7 @@ class Trial:
         "_given",
         "_gradient",
         "_horizon",
+        "_named",
         "_pruner",
         "_sampler",
         "_verdict",
@@ -64,6 +65,7 @@ class Trial:
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
+        self._named: dict[str, float] = {}
         self._gradient: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -226,6 +228,15 @@ class Trial:
     def set_constraints(self, values: Sequence[float]) -> None:
         """Say how far constraints are missed: each holds where its value is <= 0."""
         self._constraints = tuple(float(value) for value in values)
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Say how far one constraint is missed, by its name: it holds where its value is <= 0."""
+        if not float(value) == float(value):
+            raise BadArgument("set_constraint", "value", got=value, want="a number", do="look into it")
+        self._named[name] = float(value)
+        self.set_constraints(list(self._named.values()))
+        note = {f"constraints:{name}": float(value)}
+        self._commit({"do": "attrs", "number": self.number, "attrs": {}, "system": note})
 
     def set_gradient(self, gradient: Mapping[str, Any]) -> None:
         """Say the derivative of the value that will be told, by floats and arrays, each in its own units.
