@@ -66,5 +66,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed
-	$(INSTALL) -e '.[peers,cutest]'
+	$(INSTALL) -e '.[peers,cutest,dashboard]'
 	@touch $@
