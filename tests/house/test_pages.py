@@ -15,7 +15,10 @@ from tests.house.source import REPO
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.M | re.S)
-WITH = {"pytorch.md": "torch"}  # pages whose blocks need what is not in the environment of the tests
+WITH = {
+    "pytorch.md": "torch",
+    "coming-from-optuna.md": "optuna",
+}  # pages whose blocks need what is not in the environment of the tests
 SETTINGS = {
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",

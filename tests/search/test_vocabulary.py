@@ -1,12 +1,14 @@
 """Words that users of Optuna expect: stop, names of objectives, notes of programs, trials that are given."""
 
+import contextlib
 import dataclasses
 import math
+import sqlite3
 
 import pytest
 
 from nestor import search
-from nestor.errors import BadArgument
+from nestor.errors import BadArgument, NestorError
 
 
 def square(trial):
@@ -87,6 +89,19 @@ def test_records_keep_everything(storage, tmp_path):
     assert list(search.Register(storage).studies()) == [0, 1, 2]
 
 
+def test_constraints_have_names(storage):
+    study = search.create_study(storage=storage)
+    trial = study.ask()
+    trial.set_constraint("memory", 0.5)
+    trial.set_constraint("latency", -1)
+    trial.set_constraint("memory", 0.25)
+    study.tell(trial, square(trial))
+    assert study.trials[0].constraints == (0.25, -1.0)
+    assert study.trials[0].system_attrs == {"constraints:memory": 0.25, "constraints:latency": -1.0}
+    with pytest.raises(BadArgument, match="a number"):
+        study.ask().set_constraint("memory", math.nan)
+
+
 def test_a_record_is_checked():
     domains = {"x": search.Float(0, 1)}
     with pytest.raises(BadArgument, match="complete trial"):
@@ -114,3 +129,10 @@ def test_steps_are_decimal(low, high, step, last):
     assert domain.high == last
     assert search.Float(low, domain.high, step=step) == domain
     assert domain.from_unit(1.0) == pytest.approx(last, rel=1e-15)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    with pytest.raises(NestorError, match="another program"):
+        search.create_study(storage=tmp_path / "other.db")
