@@ -133,7 +133,7 @@ def application(storage: Any, *, host: str = "127.0.0.1") -> Any:
     told = {
         "summary": lambda followed, asked: _replies.summary(followed),
         "changes": lambda followed, asked: _replies.changes(followed, _whole(asked.get("after", "0"))),
-        "trial": lambda followed, asked: _replies.trial(followed, _whole(asked.get("number", ""))),
+        "trial": lambda followed, asked: _replies.trial(follower, followed, _whole(asked.get("number", ""))),
         "curves": lambda followed, asked: _replies.curves(followed),
         "importance": lambda followed, asked: _replies.shares(followed),
     }
