@@ -9,6 +9,7 @@ from nestor.search._front import (
     study_names,
 )
 from nestor.search._gp import GPSampler
+from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import (
     HyperbandPruner,
     MedianPruner,
@@ -42,6 +43,7 @@ __all__ = [
     "MemoryStorage",
     "PatientPruner",
     "PercentilePruner",
+    "PortfolioSampler",
     "Pruner",
     "QuasiRandomSampler",
     "RandomSampler",
