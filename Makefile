@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
-EXTRA_TESTS := tests/minimize tests/torch
-EXTRAS := torch,tensorflow
+EXTRA_TESTS := tests/minimize tests/torch tests/search/test_cma.py
+EXTRAS := torch,tensorflow,cmaes
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras check docs bench

@@ -1,5 +1,6 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
+from nestor.search._cma import CMASampler
 from nestor.search._front import (
     copy_study,
     create_study,
@@ -30,6 +31,7 @@ from nestor.search._view import Trials
 
 __all__ = [
     "Array",
+    "CMASampler",
     "Categorical",
     "Direction",
     "FileStorage",
