@@ -1,8 +1,8 @@
-"""Epochs until a target on learning curves: successive halving that promotes, under the default sampler, against
-Optuna's TPE with Hyperband.
+"""Epochs until a target: successive halving that promotes, against Optuna's TPE with Hyperband.
 
-Four hyperparameters; they move the floor of the loss and the speed at which it is reached, not to the same place, so
-that early epochs mislead a little. Both sides look at epochs 1, 3, 9, 27 and 81; an epoch counts when it is run.
+The default sampler knows what an epoch is worth. Four hyperparameters move the floor of the loss and the speed at
+which it is reached, not to the same place, so that early epochs mislead a little. Both sides look at epochs 1, 3, 9,
+27 and 81; an epoch counts when it is run.
 """
 
 import contextlib

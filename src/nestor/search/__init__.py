@@ -10,6 +10,7 @@ from nestor.search._front import (
     study_names,
 )
 from nestor.search._gp import GPSampler
+from nestor.search._population import PopulationBasedTraining
 from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import (
     HyperbandPruner,
@@ -45,6 +46,7 @@ __all__ = [
     "MemoryStorage",
     "PatientPruner",
     "PercentilePruner",
+    "PopulationBasedTraining",
     "PortfolioSampler",
     "Pruner",
     "QuasiRandomSampler",

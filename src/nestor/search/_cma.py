@@ -13,6 +13,7 @@ from nestor.search._points import Points
 from nestor.search._records import TrialState
 from nestor.search._samplers import Asked, generator, mixed, seed_or_new
 from nestor.search._spaces import Categorical, Domain
+from nestor.search._threads import one_thread
 from nestor.search._tpe import TPESampler
 
 _MOST_COLUMNS = 500
@@ -59,7 +60,8 @@ class CMASampler:
     def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
         """A place in [0, 1], or an array of places."""
         if "cma" not in asked.memo:
-            asked.memo["cma"] = self._propose(asked)
+            with one_thread():
+                asked.memo["cma"] = self._propose(asked)
         proposed = asked.memo["cma"].get(name)
         if proposed is None or proposed[0] != domain:
             return self._otherwise(asked, name, domain)

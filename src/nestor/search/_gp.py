@@ -16,6 +16,7 @@ from nestor.search._process import Data, Process, fitted, gauss, matern
 from nestor.search._records import TrialState
 from nestor.search._samplers import Asked, QuasiRandomSampler, generator, seed_or_new
 from nestor.search._spaces import Domain
+from nestor.search._threads import one_thread
 from nestor.search._tpe import TPESampler, ranking
 
 _MOST_COLUMNS = 60
@@ -82,7 +83,8 @@ class GPSampler:
         if told(history) < (learned if self.n_startup is None else self.n_startup):
             return self._start(asked, name, domain)
         if "gp" not in asked.memo:
-            asked.memo["gp"] = self._propose(asked)
+            with one_thread():
+                asked.memo["gp"] = self._propose(asked)
         proposed = asked.memo["gp"].get(name)
         if proposed is None or proposed[0] != domain:
             return self._otherwise(asked, name, domain)

@@ -50,8 +50,8 @@ class Ledger:
         self.latest: dict[str, Domain] = {}
         self.user_attrs: dict[str, Any] = {}
         self.trial_attrs: dict[int, dict[str, Any]] = {}
-        self.reports: dict[int, dict[int, float]] = {}
-        self.steps: dict[int, dict[int, float]] = {}  # the same by step: step -> number -> value
+        self.reports: dict[int, dict[int, Any]] = {}  # number -> step -> a value, or one an objective
+        self.steps: dict[int, dict[int, Any]] = {}  # the same by step: step -> number -> value
         self.constraints: dict[int, tuple[float, ...]] = {}
         self.gradients: dict[int, dict[str, Any]] = {}
         self.errors: dict[int, str] = {}
@@ -143,6 +143,18 @@ class Ledger:
         if entry.get("attrs"):
             self.trial_attrs[number] = dict(entry["attrs"])
         return number
+
+    def _fork(self, entry: dict[str, Any]) -> int | None:
+        """A paused trial ends, and a new one takes its place: it goes on from the checkpoint of another one."""
+        number, parent = entry["number"], entry["of"]
+        if self.state[number] != _PAUSED or parent not in self.checkpoints:
+            return None
+        data = self.checkpoints[parent]
+        del self.paused[number]
+        self._finish(number, TrialState.PRUNED, {"at": entry["at"]})
+        fork = self._enqueue(entry)
+        self.checkpoints[fork] = data
+        return fork
 
     def _set(self, entry: dict[str, Any]) -> None:
         """Parameters of a trial: name -> [domain, stored value]."""
@@ -246,10 +258,12 @@ class Ledger:
         column.kinds[number] = place
         self.latest[name] = domain
 
-    def _set_report(self, number: int, step: int, value: float) -> None:
+    def _set_report(self, number: int, step: int, value: Any) -> None:
+        several = isinstance(value, list | tuple)
+        value = tuple(value) if several else value
+        self.values[number, : len(value) if several else 1] = value
         self.reports.setdefault(number, {})[step] = value
         self.steps.setdefault(step, {})[number] = value
-        self.values[number, 0] = value
 
     def _append_row(self, state: TrialState) -> int:
         number = self.size
@@ -412,6 +426,7 @@ _VERBS = {
     "orphan": Ledger._orphan,
     "release": Ledger._release,
     "enqueue": Ledger._enqueue,
+    "fork": Ledger._fork,
     "set": Ledger._set,
     "report": Ledger._report,
     "checkpoint": Ledger._checkpoint,

@@ -246,6 +246,8 @@ class Study:
         while True:
             ledger, now = self._channel.ledger, time.time()
             number = ledger.claimable(now) if ledger.waiting or ledger.owners else None
+            if number is None and ledger.paused and self._forked(ledger):
+                continue
             if number is None and ledger.paused:
                 promote = getattr(self.pruner, "promote", None)
                 number = None if promote is None else promote(ledger)
@@ -260,6 +262,15 @@ class Study:
             entry = {"do": "claim", "number": number, "attempt": attempt, "by": channel.worker, "at": now}
             if channel.commit({**entry, "lease": channel.lease})[0]:
                 return number
+
+    def _forked(self, ledger: Ledger) -> bool:
+        """Let the pruner put another trial in the place of a paused one; whether there is one to look at now."""
+        fork = getattr(self.pruner, "fork", None)
+        entry = None if fork is None else fork(ledger)
+        if entry is None:
+            return False
+        self._channel.commit({**entry, "do": "fork", "at": time.time()})
+        return True
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag
@@ -402,6 +413,13 @@ class Study:
             limit = getattr(self.sampler, "limit", None)
             if limit is not None and size >= limit:
                 raise _Exhausted
+            full = getattr(self.pruner, "full", None)
+            if full is not None and full(ledger):
+                if not ledger.owners and not ledger.paused:
+                    raise _Exhausted
+                time.sleep(pause)
+                pause = min(2 * pause, 0.05)
+                continue
             if lag is None:
                 return self._trial(self._channel.commit(self._asking(1))[0][0], None), True
             if bool((ledger.state[: max(size - lag + 1, 0)] >= TrialState.PAUSED).all()):
