@@ -89,7 +89,7 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
             _spread(name, domain, ours.params[name], params, distributions)
         else:
             params[name], distributions[name] = ours.params[name], distribution_of(domain)
-    finished = ours.state.is_finished
+    finished, costs = ours.state.is_finished, getattr(ledger, "costs", {})
     return trial.FrozenTrial(
         number=number,
         trial_id=trial_id,
@@ -101,7 +101,7 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
         params=params,
         distributions=distributions,
         user_attrs=dict(ours.user_attrs),
-        system_attrs=_system_attrs(ours, ledger.fixed.get(number), arrays),
+        system_attrs=_system_attrs(ours, ledger.fixed.get(number), arrays, costs.get(number)),
         intermediate_values=dict(ours.reports),
     )
 
@@ -117,7 +117,9 @@ def _spread(
             params[entry], distributions[entry] = float(value[place]), one
 
 
-def _system_attrs(ours: FrozenTrial, fixed: dict[str, Any] | None, arrays: dict[str, Any]) -> dict[str, Any]:
+def _system_attrs(
+    ours: FrozenTrial, fixed: dict[str, Any] | None, arrays: dict[str, Any], cost: float | None
+) -> dict[str, Any]:
     """What Optuna knows of a trial beside its fields: its own notes, and what its record has no field for."""
     found = dict(ours.system_attrs)
     if ours.constraints is not None and not any(key.partition(":")[0] == _CONSTRAINTS for key in found):
@@ -127,6 +129,7 @@ def _system_attrs(ours: FrozenTrial, fixed: dict[str, Any] | None, arrays: dict[
     more = {
         "paused": ours.state == TrialState.PAUSED,
         "error": ours.error,
+        "cost": cost,
         "gradient": dict(ours.gradient or {}),
         "arrays": arrays,
     }
@@ -154,6 +157,7 @@ def entry_of(frozen: Any, worker: str = "") -> dict[str, Any]:
         "fixed": system.get(_FIXED),
         "gradient": ours.get("gradient"),
         "error": ours.get("error"),
+        "cost": ours.get("cost"),
         "started": _seconds(frozen.datetime_start),
         "at": _seconds(frozen.datetime_complete),
         "by": worker if state == TrialState.RUNNING else None,

@@ -33,6 +33,10 @@ class Direct:
         """Take entries into account; what came of each."""
         return [self.ledger.apply(entry) for entry in entries]
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
     def sync(self) -> None:
         """Nothing comes from elsewhere."""
 
@@ -57,6 +61,8 @@ class Shared:
         self.ledger = Ledger(header)
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.lease = float(getattr(storage, "lease", 60.0))
+        clock = getattr(storage, "now", None)
+        self._ahead = 0.0 if clock is None else clock() - time.time()
         self._place = 0
         self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
         self._lock = threading.Lock()
@@ -77,6 +83,10 @@ class Shared:
                         entry["params"] = {**_as_json(params), **entry.get("params", {})}
             last = self.storage.append(self.study, [*unsaid, *entries])
         return self._follow(last)[-len(entries) :]
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock of the storage, so that leases hold between machines."""
+        return time.time() + self._ahead
 
     def sync(self) -> None:
         """Read what others have written."""
@@ -141,7 +151,7 @@ def _beat_once(channel: Shared | None, due: bool) -> bool:
     # When the storage is busy or away, the next one may come through.
     with contextlib.suppress(Exception):
         if due and channel.worker in list(channel.ledger.owners.values()):
-            beat = {"do": "beat", "by": channel.worker, "at": time.time(), "lease": channel.lease}
+            beat = {"do": "beat", "by": channel.worker, "at": channel.now(), "lease": channel.lease}
             channel.storage.append(channel.study, [beat])
         channel.flush()
     return True
