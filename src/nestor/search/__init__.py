@@ -1,6 +1,8 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
 from nestor.search._callbacks import MaxTrialsCallback
+from nestor.search._executors import DaskExecutor, Executor, RayExecutor
+from nestor.search._following import FollowedStudy, Follower
 from nestor.search._front import (
     copy_study,
     create_study,
@@ -12,6 +14,7 @@ from nestor.search._front import (
 )
 from nestor.search._given import create_trial
 from nestor.search._gp import GPSampler
+from nestor.search._importance import importance
 from nestor.search._ledger import History, Ledger
 from nestor.search._pruners import (
     Curves,
@@ -27,6 +30,7 @@ from nestor.search._records import Direction, FrozenTrial, TrialPruned, TrialSta
 from nestor.search._register import Register
 from nestor.search._samplers import Asked, GridSampler, QuasiRandomSampler, RandomSampler, Sampler
 from nestor.search._spaces import Array, Categorical, Float, Int
+from nestor.search._sql import SQLStorage
 from nestor.search._storages import FileStorage, MemoryStorage, Storage
 from nestor.search._study import Study
 from nestor.search._tpe import TPESampler
@@ -38,9 +42,13 @@ __all__ = [
     "Asked",
     "Categorical",
     "Curves",
+    "DaskExecutor",
     "Direction",
+    "Executor",
     "FileStorage",
     "Float",
+    "FollowedStudy",
+    "Follower",
     "FrozenTrial",
     "GPSampler",
     "GridSampler",
@@ -56,7 +64,9 @@ __all__ = [
     "Pruner",
     "QuasiRandomSampler",
     "RandomSampler",
+    "RayExecutor",
     "Register",
+    "SQLStorage",
     "Sampler",
     "Storage",
     "Study",
@@ -73,6 +83,7 @@ __all__ = [
     "delete_study",
     "fixed_trial",
     "import_study",
+    "importance",
     "load_study",
     "study_names",
 ]

@@ -24,7 +24,8 @@ class Direct:
 
     shared = False
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, storage: Storage, study: str, ledger: Ledger):
+        self.storage, self.study = storage, study
         self.ledger = ledger
         self.worker = "here"
         self.lease = float("inf")
@@ -43,6 +44,10 @@ class Direct:
     def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
         """Write down a parameter of a running trial."""
         self.ledger.set_param(number, name, domain, stored)
+
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """Write down a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -97,6 +102,13 @@ class Shared:
         self.ledger.set_param(number, name, domain, stored)
         with self._lock:
             self._unsaid.setdefault(number, {})[name] = (domain, stored)
+
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """The same for a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
+        with self._lock:
+            for number, one in enumerate(stored, first):
+                self._unsaid.setdefault(number, {})[name] = (domain, one)
 
     def flush(self) -> None:
         """Tell the log what it does not hold yet."""
@@ -169,5 +181,5 @@ def channel_to(storage: Storage, study: str, header: dict[str, Any]) -> Direct |
     if isinstance(storage, MemoryStorage):
         if study not in storage.ledgers:
             storage.ledgers[study] = Ledger(header)
-        return Direct(storage.ledgers[study])
+        return Direct(storage, study, storage.ledgers[study])
     return Shared(storage, study, header)

@@ -31,6 +31,7 @@ def create_study(
     sampler: Sampler | None = None,
     pruner: Pruner | None = None,
     load_if_exists: bool = False,
+    parent: Trial | None = None,
 ) -> Study:
     """Begin a study.
 
@@ -43,13 +44,30 @@ def create_study(
         sampler: suggests parameters; None is ``TPESampler()``. Give it a seed to be able to repeat the study.
         pruner: ends trials early; None does not.
         load_if_exists: whether a study of this name is gone on with; else it is an error.
+        parent: the trial inside which this study is made. It is kept with that trial's study, under the name
+            ``"study/number"``, or ``"study/number/study_name"``; a later attempt at the trial goes on with it;
+            `Study.nested` finds it, and `Study.cost` counts it.
 
     >>> from nestor import search
     >>> study = search.create_study(direction="maximize", sampler=search.RandomSampler(seed=0))
     >>> study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=30)
     >>> study.best_value > 0.8
     True
+
+    A study inside each trial of another, and the number of trials in all:
+
+    >>> def outer(trial):
+    ...     width = trial.suggest_int("width", 1, 64)
+    ...     inner = search.create_study(parent=trial, sampler=search.RandomSampler(seed=0))
+    ...     inner.optimize(lambda trial: width * trial.suggest_float("rate", 0.0, 1.0), n_trials=5)
+    ...     return inner.best_value
+    >>> study = search.create_study(study_name="outer", sampler=search.RandomSampler(seed=0))
+    >>> study.optimize(outer, n_trials=3)
+    >>> study.nested(), study.cost()
+    (['outer/0', 'outer/1', 'outer/2'], 15.0)
     """
+    if parent is not None and storage is None:
+        storage = parent._channel.storage
     kept = storage_at(storage, "create_study")
     if direction is not None and directions is not None:
         raise BadArgument("create_study", "directions", got="both", want="alone", do="drop direction")
@@ -66,9 +84,14 @@ def create_study(
     identity = uuid.uuid4().hex
     name = f"study-{identity[:12]}" if study_name is None else study_name
     header = {"name": name, "directions": chosen, "created": time.time()}
+    if parent is not None:
+        outer = parent._channel.ledger.header["name"]
+        header["parent"] = {"id": parent._channel.study, "study": outer, "number": parent.number}
+        header["name"] = "/".join([outer, str(parent.number), *([] if study_name is None else [study_name])])
     kept.append(REGISTER, [{"do": "create", "id": identity, **header}])
     found = _register(kept)[header["name"]]
-    if found["id"] != identity and not load_if_exists:
+    again = parent is not None and found.get("parent") == header["parent"]
+    if found["id"] != identity and not (load_if_exists or again):
         raise BadArgument(
             *("create_study", "study_name"),
             got=header["name"],

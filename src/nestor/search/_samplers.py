@@ -88,6 +88,17 @@ def mixed(seed: int, number: int, name: str) -> int:
     return bits
 
 
+def mixed_many(seed: int, numbers: np.ndarray, name: str) -> np.ndarray:
+    """The same for many trials: uint64 [n] -> uint64 [n]."""
+    bits = np.zeros(len(numbers), np.uint64)
+    for part in (np.uint64(seed & _MASK), numbers, np.uint64(zlib.crc32(name.encode()))):
+        bits = bits + part + np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits = bits ^ (bits >> np.uint64(31))
+    return bits
+
+
 def generator(seed: int, number: int, name: str) -> np.random.Generator:
     """A generator of random numbers for one parameter of one trial."""
     return np.random.Generator(np.random.Philox(key=mixed(seed, number, name)))
@@ -118,6 +129,11 @@ class RandomSampler:
     def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
         """A place in [0, 1)."""
         return uniform(self.seed, asked.number, name, domain)
+
+    def places(self, numbers: Sequence[int], name: str) -> list[float]:
+        """The same for a parameter, not an array, of many trials at once."""
+        bits = mixed_many(self.seed, np.array(numbers, np.uint64), name)
+        return ((bits >> np.uint64(11)) * 2.0**-53).tolist()
 
 
 class QuasiRandomSampler:

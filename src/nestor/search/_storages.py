@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._ledger import Ledger
+from nestor.search._sql import DATABASES, SQLStorage, shown
 
 SCHEMA = 1  # raise it with a line in _MIGRATIONS
 _MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}  # version -> what makes it the next one
@@ -26,7 +27,8 @@ class Storage(Protocol):
 
     ``append`` adds entries in one transaction, all or none, and returns the place of the last; ``read`` returns
     what stands after a place, with places that only grow. Entries of several processes must stand in one order
-    for all readers.
+    for all readers. A storage may also have ``lease`` (seconds, see `FileStorage`), ``drop(study)``, which removes
+    the entries of a study that was deleted, and ``now()``, the one clock by which leases of several machines are told.
 
     >>> from nestor import search
     >>> class Listed:
@@ -231,7 +233,7 @@ def _reopen(path: str, sync: str, lease: float) -> FileStorage:
 
 
 def storage_at(where: Any, function: str) -> Storage:
-    """The storage that a user means: None, a storage, a path, or ``sqlite:///path``."""
+    """The storage that a user means: None, a storage, a path, ``sqlite:///path``, or the URL of a database."""
     if where is None:
         return MemoryStorage()
     if isinstance(where, os.PathLike):
@@ -242,11 +244,14 @@ def storage_at(where: Any, function: str) -> Storage:
             return FileStorage(where)
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
             return FileStorage(rest[1:])
+        if scheme.partition("+")[0] in DATABASES or "+" in scheme:
+            return SQLStorage(where)
+        where = shown(where)
     elif isinstance(where, Storage):
         return where
     raise BadArgument(
         *(function, "storage"),
         got=where,
-        want="None, a path, 'sqlite:///path', or an object with append and read",
+        want="None, a path, 'sqlite:///path', 'postgresql://...', 'mysql://...', or an object with append and read",
         do="pass 'sqlite:///study.db'",
     )
