@@ -4,6 +4,7 @@ from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._block_descent import BlockCoordinateDescent
+from nestor.solvers._bounds import Box
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
     Composite,
@@ -59,6 +60,7 @@ __all__ = [
     "AugmentedLagrangian",
     "Backtracking",
     "BlockCoordinateDescent",
+    "Box",
     "Broyden",
     "Clarabel",
     "Composite",
