@@ -102,7 +102,7 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
         distributions=distributions,
         user_attrs=dict(ours.user_attrs),
         system_attrs=_system_attrs(ours, ledger.fixed.get(number), arrays, costs.get(number)),
-        intermediate_values=dict(ours.reports),
+        intermediate_values={step: _first(value) for step, value in ours.reports.items()},
     )
 
 
@@ -131,6 +131,7 @@ def _system_attrs(
         "error": ours.error,
         "cost": cost,
         "gradient": dict(ours.gradient or {}),
+        "reports": {str(step): list(value) for step, value in ours.reports.items() if np.ndim(value)},
         "arrays": arrays,
     }
     return {**found, **{_OURS + key: value for key, value in more.items() if value}}
@@ -150,7 +151,8 @@ def entry_of(frozen: Any, worker: str = "") -> dict[str, Any]:
         "do": "add",
         "state": int(state),
         "params": _written(frozen.params, frozen.distributions, ours.get("arrays") or {}),
-        "reports": {str(step): float(value) for step, value in frozen.intermediate_values.items()},
+        "reports": {str(step): float(value) for step, value in frozen.intermediate_values.items()}
+        | ours.get("reports", {}),
         "attrs": dict(frozen.user_attrs),
         "system": system,
         "constraints": constraints_of(system),
@@ -199,6 +201,11 @@ def _written(
         domain = domain_of(distributions[name])
         found[name] = [domain.as_json(), stored_of(domain, distributions[name], value)]
     return found
+
+
+def _first(reported: Any) -> float:
+    """What was reported, of several objectives the first: Optuna's curves have one."""
+    return float(reported[0]) if np.ndim(reported) else float(reported)
 
 
 def _seconds(moment: datetime.datetime | None) -> float | None:
