@@ -131,7 +131,9 @@ def _system_attrs(
         "error": ours.error,
         "cost": cost,
         "gradient": dict(ours.gradient or {}),
-        "reports": {str(step): list(value) for step, value in ours.reports.items() if np.ndim(value)},
+        "reports": {
+            str(step): np.ravel(value).tolist() for step, value in ours.reports.items() if np.ndim(value)
+        },
         "arrays": arrays,
     }
     return {**found, **{_OURS + key: value for key, value in more.items() if value}}
