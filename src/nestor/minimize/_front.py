@@ -102,7 +102,8 @@ def minimize(
             had not been: the host replays the answers of `fun` from it, a compiled solve goes on from its last
             save. Remove the file to start anew.
         raise_on_failure: raise `SolveFailed` unless converged (but not after Ctrl-C, which returns the best point so
-            far; compiled solves hear it between stretches, with `checkpoint` or `max_seconds`).
+            far; a compiled solve hears it where it looks up: with `progress`, `callback`, `checkpoint` or
+            `max_seconds`. One without any of these raises KeyboardInterrupt when it has ended).
         options: of SciPy's method; one that it does not know is refused.
 
     Returns:

@@ -1,5 +1,6 @@
 """Traced functions whose closures have become inputs, interned by structure, and what watches them run."""
 
+from nestor.programs._interrupts import Interrupts
 from nestor.programs._programs import Program, hoist
 from nestor.programs._safe import safe_roots
 from nestor.programs._tracing import (
@@ -14,6 +15,7 @@ from nestor.programs._transformations import Transformation, hoist_transformatio
 from nestor.programs._watchers import Watcher, register, registered, show
 
 __all__ = [
+    "Interrupts",
     "Program",
     "Transformation",
     "Watcher",

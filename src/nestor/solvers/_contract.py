@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from nestor import linear, proximal, trees
+from nestor import linear, trees
 from nestor.solution import Status
 from nestor.solvers._bounds import Box
 
@@ -124,6 +124,12 @@ class Minimization(Problem):
         return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
 
 
+def _free() -> Any:
+    from nestor import proximal  # imported where there is such a problem: a room of forty classes
+
+    return proximal.Free()
+
+
 @dataclasses.dataclass(frozen=True)
 class Composite(Minimization):
     """Find x that minimizes fun(x) + g(x), with fun smooth and g known by its proximal operator.
@@ -134,7 +140,7 @@ class Composite(Minimization):
         term: g, a penalty or a set of `nestor.proximal`.
     """
 
-    term: Any = dataclasses.field(default_factory=proximal.Free)
+    term: Any = dataclasses.field(default_factory=_free)
     kind: ClassVar[str] = "composite minimization"
 
     def residual(self, x: Tree, grad: Tree) -> Tree:

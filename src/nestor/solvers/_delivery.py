@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nestor.adjoints import Answer
 from nestor.errors import MissingExtra, SolveFailed
-from nestor.programs import Watcher, is_traced, register, registered
+from nestor.programs import Interrupts, Watcher, is_traced, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
 from nestor.solvers import _drive, _kkt, _onward, _reports
 from nestor.solvers._constraints import Rows
@@ -40,16 +40,19 @@ def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, t
     if not plan.watch:
         return solve(inputs)
     report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
-    watcher = Watcher(report, callback, bar)
+    interrupts = Interrupts()
+    watcher = Watcher(report, callback, bar, interrupts)
     if is_traced(inputs):  # the program outlives this call, so the registration must too
         number = register(watcher)
         return solve(inputs._replace(watcher=jnp.int32(number)))
-    with registered(watcher) as number:
+    with registered(watcher) as number, interrupts:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
     if watcher.error is not None:
         if bar is not None:
             bar.close()
         raise watcher.error
+    if interrupts.came() and int(answer.record.code) == Status.STOPPED:
+        answer = answer._replace(record=answer.record._replace(code=jnp.int32(int(Status.INTERRUPTED))))
     return answer
 
 
@@ -66,6 +69,7 @@ def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Sol
             found.upper,
             () if rows is None else rows.multipliers(x.equal, x.inequal),
             found.weakly_active,
+            found.curvature,
         )
     if rows is not None:
         x = x.x
@@ -88,7 +92,7 @@ def deliver(plan: _drive.Plan, answer: Any, rows: Rows | None, options: Options)
     if solution.history is not None:
         history = _onward.cut(solution.history, solution.stats.evaluations)
         solution = dataclasses.replace(solution, history=history)
-    if options.raise_on_failure and not solution.success:
+    if options.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
         raise _failure(options.where, solution, plan)
     return solution
 

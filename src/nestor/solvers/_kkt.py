@@ -91,6 +91,7 @@ class Report(NamedTuple):
     lower: Tree
     upper: Tree
     weakly_active: jax.Array
+    curvature: Any = None
 
 
 def report(problem: Constrained, point: Point) -> Report:
