@@ -6,7 +6,7 @@ import types
 import typing
 
 if typing.TYPE_CHECKING:
-    from nestor import levels, proximal, schedules, search, torch
+    from nestor import levels, optuna, proximal, schedules, search, torch
     from nestor.adjoints import (
         DARTS,
         SAMA,
@@ -214,6 +214,7 @@ __all__ = [
     "minimize",
     "minimize_batch",
     "minimum",
+    "optuna",
     "predict_cost",
     "proximal",
     "rmsprop",
@@ -345,7 +346,9 @@ _SHOWN = {
 _ROOMS = {
     *_SHOWN,
     "cli",
+    "dashboard",
     "loops",
+    "optuna",
     "plots",
     "programs",
     "proximal",

@@ -4,6 +4,7 @@ from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._block_descent import BlockCoordinateDescent
+from nestor.solvers._bounds import Box
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
     Composite,
@@ -36,7 +37,8 @@ from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._host_solvers import Clarabel, HiGHS
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import Entropy, MirrorDescent
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
 from nestor.solvers._paced import Pacer, minimize_paced
@@ -58,6 +60,7 @@ __all__ = [
     "AugmentedLagrangian",
     "Backtracking",
     "BlockCoordinateDescent",
+    "Box",
     "Broyden",
     "Clarabel",
     "Composite",

@@ -20,7 +20,8 @@ from nestor.programs import inside_jit, is_traced
 from nestor.solution import History, Status
 from nestor.solvers import _drive
 from nestor.solvers._contract import Minimization
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 
 Tree = Any
 
