@@ -20,6 +20,11 @@ from nestor.settings import nearest, shown
 Vector = np.ndarray
 
 
+def are_given(constraints: Any) -> bool:
+    """Whether there is a constraint: None and an empty list are none."""
+    return constraints is not None and not (isinstance(constraints, (list, tuple)) and not constraints)
+
+
 class HostConstraint:
     """One constraint.
 

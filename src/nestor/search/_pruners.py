@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,12 +25,27 @@ class Curves:
         number: the trial's number.
         ledger: the columns of the study.
         horizon: the largest number that the trial may be compared with (the ordered mode), or None.
+        commit: adds entries to the log of the study, for a pruner that must keep notes; or None.
+
+    >>> from nestor import search
+    >>> study = search.create_study(direction="maximize")
+    >>> trial = study.ask()
+    >>> trial.report(3.0, step=0)
+    >>> curves = search.Curves(search.Register(study.storage).open(0).ledger, trial.number)
+    >>> curves.own
+    {0: -3.0}
     """
 
-    __slots__ = ("horizon", "ledger", "number", "sign")
+    __slots__ = ("commit", "horizon", "ledger", "number", "sign")
 
-    def __init__(self, ledger: Ledger, number: int, horizon: int | None = None):
-        self.ledger, self.number, self.horizon = ledger, number, horizon
+    def __init__(
+        self,
+        ledger: Ledger,
+        number: int,
+        horizon: int | None = None,
+        commit: Callable[..., Any] | None = None,
+    ):
+        self.ledger, self.number, self.horizon, self.commit = ledger, number, horizon, commit
         self.sign = ledger.directions[0].sign
 
     @property

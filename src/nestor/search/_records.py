@@ -83,6 +83,7 @@ class FrozenTrial:
         started: seconds since the epoch, or None.
         ended: seconds since the epoch, or None.
         attempt: how many workers have worked on it.
+        system_attrs: notes of programs (a sampler, a bridge to another library), not of the user.
 
     >>> from nestor import search
     >>> study = search.create_study()
@@ -104,6 +105,7 @@ class FrozenTrial:
     started: float | None
     ended: float | None
     attempt: int
+    system_attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def value(self) -> float | None:

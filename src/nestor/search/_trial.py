@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickle
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -43,6 +43,7 @@ class Trial:
         "_given",
         "_gradient",
         "_horizon",
+        "_named",
         "_pruner",
         "_sampler",
         "_verdict",
@@ -64,6 +65,7 @@ class Trial:
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
+        self._named: dict[str, float] = {}
         self._gradient: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -187,7 +189,8 @@ class Trial:
         reports = self._channel.ledger.reports.get(self.number)
         if self._pruner is None or not reports:
             return False
-        curves = Curves(self._channel.ledger, self.number, self._horizon)
+        channel = self._channel
+        curves = Curves(channel.ledger, self.number, self._horizon, channel.commit)
         self._verdict = self._pruner(curves, max(reports))
         return self._verdict != TrialState.RUNNING
 
@@ -205,6 +208,19 @@ class Trial:
         data = self._channel.ledger.checkpoints.get(self.number)
         return None if data is None else pickle.loads(base64.b64decode(data))
 
+    def add_cost(self, amount: float) -> None:
+        """Say what the trial has cost so far, more to what it said before: training runs, epochs, seconds, as you like.
+
+        `Study.cost` adds it up, over studies made inside trials too. A trial that says nothing costs 1, or what the
+        studies inside it cost.
+
+        Args:
+            amount: finite and at least 0.
+        """
+        if not (math.isfinite(amount) and amount >= 0):
+            raise BadArgument("add_cost", "amount", got=amount, want="finite and >= 0", do="pass 1.0")
+        self._commit({"do": "cost", "number": self.number, "amount": float(amount)})
+
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the trial."""
         self._commit({"do": "attrs", "number": self.number, "attrs": {name: value}})
@@ -212,6 +228,15 @@ class Trial:
     def set_constraints(self, values: Sequence[float]) -> None:
         """Say how far constraints are missed: each holds where its value is <= 0."""
         self._constraints = tuple(float(value) for value in values)
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Say how far one constraint is missed, by its name: it holds where its value is <= 0."""
+        if not float(value) == float(value):
+            raise BadArgument("set_constraint", "value", got=value, want="a number", do="look into it")
+        self._named[name] = float(value)
+        self.set_constraints(list(self._named.values()))
+        note = {f"constraints:{name}": float(value)}
+        self._commit({"do": "attrs", "number": self.number, "attrs": {}, "system": note})
 
     def set_gradient(self, gradient: Mapping[str, Any]) -> None:
         """Say the derivative of the value that will be told, by floats and arrays, each in its own units.
@@ -274,4 +299,25 @@ class Trial:
         return self._gradient
 
     def _commit(self, entry: dict[str, Any]) -> None:
-        self._channel.commit({**entry, "at": time.time()})
+        self._channel.commit({**entry, "at": self._channel.now()})
+
+
+def suggest_space(begun: Sequence[Trial], fresh: Sequence[Trial], space: Mapping[str, Domain]) -> None:
+    """Suggest the parameters of a space to trials; to fresh ones, whose numbers follow each other, column by column."""
+    places = getattr(fresh[0]._sampler, "places", None) if fresh else None
+    for name, domain in space.items():
+        at_once = places is not None and not isinstance(domain, Array)
+        for trial in begun if at_once else (*begun, *fresh):
+            trial.suggest(name, domain)
+        if places is None or isinstance(domain, Array):
+            continue
+        fresh[0]._check(name, domain)
+        units = places([trial.number for trial in fresh], name)
+        values = [domain.from_unit(unit) for unit in units]
+        stored = [domain.encode(value) for value in values]
+        if domain.count is not None:
+            units = [float(domain.to_unit(np.asarray(one))) for one in stored]
+        fresh[0]._channel.suggest_many(fresh[0].number, name, domain, stored)
+        for trial, value, unit in zip(fresh, values, units, strict=True):
+            trial._asked.given[name] = domain, unit
+            trial._given[name] = value

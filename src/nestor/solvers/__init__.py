@@ -34,16 +34,18 @@ from nestor.solvers._front import (
     minimum,
 )
 from nestor.solvers._gradient_descent import GradientDescent
+from nestor.solvers._host_solvers import Clarabel, HiGHS
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import Entropy, MirrorDescent
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
 from nestor.solvers._paced import Pacer, minimize_paced
-from nestor.solvers._programs import solve_qp
+from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
-from nestor.solvers._reports import Report
+from nestor.solvers._reports import ProgressBar, Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
 from nestor.solvers._sqp import SQP
@@ -60,6 +62,7 @@ __all__ = [
     "BlockCoordinateDescent",
     "Box",
     "Broyden",
+    "Clarabel",
     "Composite",
     "Constrained",
     "Constraint",
@@ -71,6 +74,7 @@ __all__ = [
     "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
+    "HiGHS",
     "Info",
     "LeastSquares",
     "LevenbergMarquardt",
@@ -87,6 +91,7 @@ __all__ = [
     "Picard",
     "Point",
     "Problem",
+    "ProgressBar",
     "ProjectedGradient",
     "ProximalGradient",
     "RMSPropStep",
@@ -110,5 +115,7 @@ __all__ = [
     "minimize_paced",
     "minimum",
     "no_info",
+    "solve_cone",
+    "solve_lp",
     "solve_qp",
 ]

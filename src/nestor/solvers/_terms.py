@@ -11,26 +11,20 @@ from nestor import proximal, trees
 from nestor.errors import BadArgument
 from nestor.settings import shown
 from nestor.solvers._bounds import Box
-from nestor.solvers._contract import Composite
 
 Tree = Any
 
 
-def pose(where: str, prox: Any, box: Box | None, x: Tree, solver: Any) -> Any | None:
-    """The penalty that a solve is posed with, or None for a plain minimization.
+def pose(where: str, prox: Any, box: Box | None, x: Tree) -> Any:
+    """The penalty that a solve is posed with.
 
     Args:
         where: the public function, for messages.
-        prox: None, a penalty or a set, or a tree of them and None, a prefix of `x`.
-        box: the bounds; with a solver for composite problems they are a set like others.
+        prox: None for none, a penalty or a set, or a tree of them and None, a prefix of `x`.
+        box: the bounds; without a penalty they are a set like others.
         x: the start, as `check_start` returns it.
-        solver: as the user gave it.
     """
-    wanted = getattr(solver, "solves", None)
-    composite = isinstance(wanted, type) and issubclass(wanted, Composite) and not isinstance(solver, type)
     if prox is None:
-        if not composite:
-            return None
         prox = proximal.Free() if box is None else proximal.Box(*box)
     elif box is not None:
         raise BadArgument(
@@ -45,18 +39,6 @@ def pose(where: str, prox: Any, box: Box | None, x: Tree, solver: Any) -> Any | 
     flat, structure = jax.tree.flatten(term)
     flat = [jnp.asarray(leaf, dtype) if type(leaf) in (float, int) else leaf for leaf in flat]
     return jax.tree.unflatten(structure, flat)
-
-
-def check_alone(where: str, prox: Any) -> None:
-    """A penalty does not go with constraints."""
-    if prox is not None:
-        raise BadArgument(
-            where,
-            "prox",
-            got="both constraints and prox",
-            want="one of them",
-            do="write a smooth penalty into fun, or the set of a prox as a Constraint",
-        )
 
 
 def _checked(where: str, prox: Any, x: Tree) -> Any:
