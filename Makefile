@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # tests and examples start a hundred interpret
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
 EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.py \
-	tests/search/test_sql.py tests/search/test_executors.py
+	tests/search/test_sql.py tests/search/test_executors.py tests/search/test_cma.py
 EXTRAS := torch,tensorflow,optuna,sql,dask,cones
 # What tests of extras look at beside them: pages and samplers of Optuna.
 EXTRA_PEERS := cmaes matplotlib optuna-dashboard
@@ -72,5 +72,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed
-	$(INSTALL) -e '.[peers,cutest]'
+	$(INSTALL) -e '.[peers,cutest,dashboard]'
 	@touch $@

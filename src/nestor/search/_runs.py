@@ -32,6 +32,7 @@ class Study(Protocol):
     """What is needed here of a study."""
 
     sampler: Any
+    pruner: Any
     _storage: Storage
     _identity: str
     _header: dict[str, Any]
@@ -191,6 +192,11 @@ def _next(study: Study, plan: Plan) -> tuple[tuple[Trial, bool] | None, float]:
     claimed = study._claim(called, within=plan.call if spent else None)
     if claimed is not None:
         return (study._trial(claimed, lag), not ledger.reports.get(claimed)), 0.0
+    populated = getattr(study.pruner, "full", None)
+    if populated is not None and populated(ledger):
+        if plan.late or plan.call in ledger.stopped or not (ledger.owners or ledger.paused):
+            raise Exhausted("the population has come to its end")
+        return None, 0.05
     limit, size = _limit(study, plan), ledger.size
     if spent or (limit is not None and size >= limit):
         under_way = ledger.under_way(plan.call if spent else None)

@@ -201,25 +201,25 @@ class Differentiated:
         layout, descent = compiled.layout, None
         best: tuple[list[Any], _Found] | None = None
         sign = trial.directions[0].sign
-        for turn in range(self.refine):
+        for turn in range(1, self.refine + 1):
             found = compiled.one(leaves, True, self.noted)
             if best is None or sign * found.value < sign * best[1].value:
                 best = leaves, found
-            if turn == 0 and not math.isfinite(found.value):
-                break
-            if math.isfinite(found.value):
-                trial.report(best[1].value, turn + 1)
-                if trial.should_prune():
-                    trial.revise(layout.by_name(best[0]))
-                    raise TrialPruned(f"after {turn + 1} evaluations")
-            place = layout.to_unit(leaves)
-            descent = Descent(place) if descent is None else descent
-            place = descent.tell(sign * found.value, sign * layout.slopes(leaves, found.gradient))
-            if place is None:
-                break
-            leaves = layout.from_unit(place)
+            if math.isfinite(best[1].value):
+                trial.report(best[1].value, turn)
+            if turn < self.refine and trial.should_prune():
+                trial.revise(layout.by_name(best[0]))
+                trial.set_user_attr("evaluations", turn)
+                raise TrialPruned(f"after {turn} evaluations")
+            if turn < self.refine:
+                place = layout.to_unit(leaves)
+                descent = Descent(place) if descent is None else descent
+                ahead = descent.tell(sign * found.value, sign * layout.slopes(leaves, found.gradient))
+                if ahead is None:
+                    break
+                leaves = layout.from_unit(ahead)
         assert best is not None
-        trial.set_user_attr("evaluations", turn + 1)
+        trial.set_user_attr("evaluations", turn)
         return best
 
 
