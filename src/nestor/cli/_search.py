@@ -31,7 +31,10 @@ CHOICES = {
 RATE, STRENGTH, SCALE = (0.02, 0.5), (1e-5, 1.0), (0.1, 2.0)
 EACH = {
     "rate": {"in": search.Float(*RATE, log=True), "out": search.Float(*RATE, log=True)},
-    "l2": {"in": search.Array((PIXELS,), *STRENGTH, log=True), "out": search.Array((CLASSES,), *STRENGTH, log=True)},
+    "l2": {
+        "in": search.Array((PIXELS,), *STRENGTH, log=True),
+        "out": search.Array((CLASSES,), *STRENGTH, log=True),
+    },
     "scale": {"in": search.Array((PIXELS,), *SCALE, log=True), "out": search.Float(*SCALE, log=True)},
 }
 FEW = {  # the same with one number for each layer, which is what one would search
