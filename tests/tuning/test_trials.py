@@ -34,7 +34,11 @@ def ran(posed, n_trials, **options):
 
 @pytest.mark.parametrize("batch", [None, 3])
 def test_the_gradient_told_is_the_closed_form(batch):
-    posed = tuning.Differentiated(smooth, SPACE) if batch is None else tuning.Batched(smooth, SPACE, gradient=True)
+    posed = (
+        tuning.Differentiated(smooth, SPACE)
+        if batch is None
+        else tuning.Batched(smooth, SPACE, gradient=True)
+    )
     for trial in ran(posed, 4, batch=batch).trials:
         rate, w, b = (trial.params[name] for name in ("rate", "layer.w", "layer.b"))
         assert np.isclose(trial.value, np.log(rate) ** 2 + np.sum(w**3) + np.exp(b), rtol=1e-12)
@@ -69,9 +73,7 @@ def test_a_space_may_depend_on_the_choices():
     study = ran(posed, 12, batch=6)
     forms = {trial.params["kind"]: set(trial.params) - {"kind"} for trial in study.trials}
     assert forms == {"a": {"deep"}, "b": {"wide", "high"}}
-    assert all(
-        np.isclose(t.value, sum(v for k, v in t.params.items() if k != "kind")) for t in study.trials
-    )
+    assert all(np.isclose(t.value, sum(v for k, v in t.params.items() if k != "kind")) for t in study.trials)
 
 
 @pytest.mark.parametrize("batch", [None, 4])

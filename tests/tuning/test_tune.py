@@ -72,14 +72,14 @@ def test_workers_in_order_share_a_descent():
 
 
 def test_a_batch_is_not_sixteen_times_one_point():
-    study = tuning.tune(bowl, SPACE, n_trials=32, batch=8, sampler=tuning.DescentSampler(other=search.RandomSampler(seed=2)))
+    study = tuning.tune(
+        bowl, SPACE, n_trials=32, batch=8, sampler=tuning.DescentSampler(other=search.RandomSampler(seed=2))
+    )
     assert len({t.params["scale"] for t in study.trials}) == 32
 
 
 def test_notes_are_kept():
-    study = tuning.tune(
-        lambda h: (bowl(h), {"rate": h["rate"]}), SPACE, noted=True, n_trials=2, seed=0
-    )
+    study = tuning.tune(lambda h: (bowl(h), {"rate": h["rate"]}), SPACE, noted=True, n_trials=2, seed=0)
     trial = study.trials[1]
     assert np.isclose(trial.user_attrs["notes"]["rate"], trial.params["rate"])
 

@@ -53,8 +53,7 @@ class Layout:
     def to_unit(self, leaves: Sequence[Any]) -> np.ndarray:
         """The place in [0, 1]^d of some values; a logarithmic parameter's is that of its logarithm."""
         parts = [
-            domain.to_unit(np.asarray(leaf, float))
-            for domain, leaf in zip(self.domains, leaves, strict=True)
+            domain.to_unit(np.asarray(leaf, float)) for domain, leaf in zip(self.domains, leaves, strict=True)
         ]
         return np.concatenate([np.ravel(part) for part in parts]) if parts else np.zeros(0)
 
