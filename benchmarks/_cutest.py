@@ -238,3 +238,42 @@ def profile(rows: dict[str, list[dict[str, Any]]], path: pathlib.Path, title: st
     plt.close(figure)
     results = {"evaluations": grid.tolist(), "share": curves, "problems": rows}
     path.with_suffix(".json").write_text(json.dumps(results, indent=None) + "\n")
+
+
+# --- a comparison ------------------------------------------------------------------------------------------------
+
+Run = Callable[[Judge, float], dict[str, Any]]
+
+
+def compare(
+    which: str, title: str, methods: dict[str, Run], sampled: dict[str, Run], names: list[str]
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Every method on every problem of a frozen list, one problem after the other.
+
+    Args:
+        which: the list, `unconstrained` or `bounded`.
+        title: of the profile.
+        methods, sampled: (judge, best value) -> the verdict; those sampled run on every ninth problem.
+        names: problems to run; all where it is empty, and then the profile is written.
+
+    Returns:
+        The number of problems, and the counts of every method.
+    """
+    jax.config.update("jax_enable_x64", True)
+    listed = [p for p in frozen(which) if not names or p["name"] in names]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in (*methods, *sampled)}
+    for i, entry in enumerate(listed):
+        judge = Judge(load(entry["folder"], entry["module"], entry["name"]))
+        assert judge.start.size == entry["n"]
+        assert np.isfinite(judge.bar)
+        runs = {**methods, **sampled} if i % 9 == 0 else methods
+        for name, run in runs.items():
+            row = run(judge, entry["best"])
+            rows[name].append({"problem": entry["name"], **row})
+            if not row["success"] or not row["stationary"]:
+                print(entry["name"], name, {k: row[k] for k in row if k != "first"}, file=sys.stderr)
+        jax.clear_caches()
+    if not names:
+        shown = {name: rows[name] for name in methods}
+        profile(shown, HERE / "results" / f"cutest_{which}", f"{title}: {len(listed)} problems")
+    return len(listed), {name: count(results) for name, results in rows.items()}

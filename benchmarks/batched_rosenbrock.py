@@ -11,8 +11,8 @@ import statistics
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import optimistix
+from _minimizers import optax_lbfgs
 from _timing import in_process
 
 import nestor
@@ -39,22 +39,7 @@ def by_optimistix(x0: jax.Array) -> jax.Array:
 
 def by_optax(x0: jax.Array) -> jax.Array:
     """L-BFGS until the gradient is as small as ours."""
-    tol = float(jnp.finfo(x0.dtype).eps) ** 0.5
-    optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(rosenbrock)
-
-    def body(carry):
-        x, state, count = carry
-        value, grad = value_and_grad(x, state=state)
-        moves, state = optimizer.update(grad, state, x, value=value, grad=grad, value_fn=rosenbrock)
-        return optax.apply_updates(x, moves), state, count + 1
-
-    def more(carry):
-        _, state, count = carry
-        grad = optax.tree.get(state, "grad")
-        return (count == 0) | ((count < STEPS) & (jnp.max(jnp.abs(grad)) > tol))
-
-    return jax.lax.while_loop(more, body, (x0, optimizer.init(x0), 0))[0]
+    return optax_lbfgs(rosenbrock, float(jnp.finfo(x0.dtype).eps) ** 0.5, STEPS)(x0)
 
 
 def main(rounds: int = 9) -> None:

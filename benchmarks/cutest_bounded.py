@@ -10,14 +10,11 @@ import json
 import sys
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from _cutest import HERE, STEPS, Judge, by_nestor, by_scipy, count, frozen, load, profile
+from _cutest import STEPS, Judge, by_nestor, by_scipy, compare
 
 import nestor
-
-SAMPLE = 9  # every so many problems, jaxopt runs too
 
 
 def by_jaxopt(judge: Judge, best: float) -> dict[str, Any]:
@@ -40,23 +37,7 @@ SAMPLED = {"jaxopt LBFGSB": by_jaxopt}
 
 def main(names: list[str]) -> None:
     """Every method on every problem, one problem after the other."""
-    jax.config.update("jax_enable_x64", True)
-    listed = [p for p in frozen("bounded") if not names or p["name"] in names]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in (*METHODS, *SAMPLED)}
-    for i, entry in enumerate(listed):
-        judge = Judge(load(entry["folder"], entry["module"], entry["name"]))
-        assert judge.start.size == entry["n"]
-        runs = {**METHODS, **SAMPLED} if i % SAMPLE == 0 else METHODS
-        for name, run in runs.items():
-            row = run(judge, entry["best"])
-            rows[name].append({"problem": entry["name"], **row})
-            if not row["success"] or not row["stationary"]:
-                print(entry["name"], name, {k: row[k] for k in row if k != "first"}, file=sys.stderr)
-        jax.clear_caches()
-    counts = {name: count(results) for name, results in rows.items()}
-    if not names:
-        title = f"CUTEst, bounds, n <= 50: {len(listed)} problems"
-        profile({n: rows[n] for n in METHODS}, HERE / "results" / "cutest_bounded", title)
+    problems, counts = compare("bounded", "CUTEst, bounds, n <= 50", METHODS, SAMPLED, names)
     ours, peer = counts["nestor LBFGS"], counts["SciPy L-BFGS-B"]
     print(
         json.dumps(
@@ -67,7 +48,7 @@ def main(names: list[str]) -> None:
                 "peer": peer["percent"],
                 "ratio": round(ours["percent"] / peer["percent"], 4),
                 "unit": "% of problems solved, LBFGS() against SciPy L-BFGS-B",
-                "problems": len(listed),
+                "problems": problems,
                 "steps": STEPS,
                 "methods": counts,
             }

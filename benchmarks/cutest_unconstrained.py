@@ -16,11 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _cutest import HERE, STEPS, Judge, by_nestor, by_scipy, count, frozen, load, profile
+from _cutest import STEPS, Judge, by_nestor, by_scipy, compare
 
 import nestor
-
-SAMPLE = 9  # every so many problems, the peers in JAX run too
 
 
 def by_optimistix(judge: Judge, best: float) -> dict[str, Any]:
@@ -81,24 +79,7 @@ SAMPLED = {"optimistix BFGS": by_optimistix, "optax L-BFGS": by_optax, "jaxopt L
 
 def main(names: list[str]) -> None:
     """Every method on every problem, one problem after the other."""
-    jax.config.update("jax_enable_x64", True)
-    listed = [p for p in frozen("unconstrained") if not names or p["name"] in names]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in (*METHODS, *SAMPLED)}
-    for i, entry in enumerate(listed):
-        judge = Judge(load(entry["folder"], entry["module"], entry["name"]))
-        assert judge.start.size == entry["n"]
-        assert np.isfinite(judge.bar)
-        runs = {**METHODS, **SAMPLED} if i % SAMPLE == 0 else METHODS
-        for name, run in runs.items():
-            row = run(judge, entry["best"])
-            rows[name].append({"problem": entry["name"], **row})
-            if not row["success"] or not row["stationary"]:
-                print(entry["name"], name, {k: row[k] for k in row if k != "first"}, file=sys.stderr)
-        jax.clear_caches()
-    counts = {name: count(results) for name, results in rows.items()}
-    if not names:
-        title = f"CUTEst, unconstrained, n <= 50: {len(listed)} problems"
-        profile({n: rows[n] for n in METHODS}, HERE / "results" / "cutest_unconstrained", title)
+    problems, counts = compare("unconstrained", "CUTEst, unconstrained, n <= 50", METHODS, SAMPLED, names)
     ours, peer = counts["nestor default"], counts["SciPy BFGS"]
     print(
         json.dumps(
@@ -109,7 +90,7 @@ def main(names: list[str]) -> None:
                 "peer": peer["percent"],
                 "ratio": round(ours["percent"] / peer["percent"], 4),
                 "unit": "% of problems solved, the default against SciPy BFGS",
-                "problems": len(listed),
+                "problems": problems,
                 "steps": STEPS,
                 "methods": counts,
             }

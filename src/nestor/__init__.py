@@ -6,7 +6,7 @@ import types
 import typing
 
 if typing.TYPE_CHECKING:
-    from nestor import levels, proximal, schedules, search, torch
+    from nestor import levels, optuna, proximal, schedules, search, torch
     from nestor.adjoints import (
         DARTS,
         SAMA,
@@ -63,6 +63,7 @@ if typing.TYPE_CHECKING:
         Backtracking,
         BlockCoordinateDescent,
         Broyden,
+        Clarabel,
         Constraint,
         CurveFit,
         Dogleg,
@@ -71,6 +72,7 @@ if typing.TYPE_CHECKING:
         FrankWolfe,
         GaussNewton,
         GradientDescent,
+        HiGHS,
         LevenbergMarquardt,
         LineSearchNewton,
         LineSearchNewtonCG,
@@ -94,6 +96,8 @@ if typing.TYPE_CHECKING:
         least_squares,
         minimize_batch,
         minimum,
+        solve_cone,
+        solve_lp,
         solve_qp,
     )
     from nestor.training import (
@@ -140,6 +144,7 @@ __all__ = [
     "CannotDifferentiate",
     "Checkpoint",
     "Cholesky",
+    "Clarabel",
     "Constraint",
     "Cost",
     "CostTable",
@@ -157,6 +162,7 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "Graph",
+    "HiGHS",
     "History",
     "Implicit",
     "Level",
@@ -208,12 +214,15 @@ __all__ = [
     "minimize",
     "minimize_batch",
     "minimum",
+    "optuna",
     "predict_cost",
     "proximal",
     "rmsprop",
     "schedules",
     "search",
     "sgd",
+    "solve_cone",
+    "solve_lp",
     "solve_qp",
     "torch",
     "train",
@@ -276,6 +285,7 @@ _SHOWN = {
         "Backtracking",
         "BlockCoordinateDescent",
         "Broyden",
+        "Clarabel",
         "Constraint",
         "CurveFit",
         "Dogleg",
@@ -284,6 +294,7 @@ _SHOWN = {
         "FrankWolfe",
         "GaussNewton",
         "GradientDescent",
+        "HiGHS",
         "LevenbergMarquardt",
         "LineSearchNewton",
         "LineSearchNewtonCG",
@@ -307,6 +318,8 @@ _SHOWN = {
         "least_squares",
         "minimize_batch",
         "minimum",
+        "solve_cone",
+        "solve_lp",
         "solve_qp",
     ),
     "training": (
@@ -333,7 +346,9 @@ _SHOWN = {
 _ROOMS = {
     *_SHOWN,
     "cli",
+    "dashboard",
     "loops",
+    "optuna",
     "plots",
     "programs",
     "proximal",

@@ -87,6 +87,22 @@ class SolveFailed(NestorError, RuntimeError):
         self.solution = solution
         super().__init__(message)
 
+    @classmethod
+    def of(cls, where: str, solution: Any, facts: str) -> SolveFailed:
+        """The error of a solution: its status, what is known of it, and what to do.
+
+        Args:
+            where: the public function.
+            solution: the unfinished `Solution`.
+            facts: goes on after "Status NAME after N evaluations".
+        """
+        return cls(
+            f"{where}: {solution.status.message}\nStatus {solution.status.name} after "
+            f"{int(solution.stats.evaluations)} evaluations{facts}. The unfinished solution is in the exception's "
+            ".solution; raise_on_failure=False returns it. See how-to/it-does-not-converge.",
+            solution,
+        )
+
 
 class ReversalFailed(NestorError, RuntimeError):
     """A run that was made backwards did not come back to its start bit for bit; see `nestor.Reversible`.

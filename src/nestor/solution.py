@@ -189,6 +189,10 @@ class KKT:
         weakly_active: how many bounds and inequalities are active with a multiplier that is zero to within the
             tolerance: there the solution has one-sided derivatives only, and those that are computed treat the
             bound as active.
+        curvature: by `SQP`, the second derivative of the Lagrangian along the flattest of the directions (in the
+            units of the solver) that active constraints and bounds leave. Positive: a strict minimum. About zero: a
+            minimum that may not be strict, where derivatives may not exist. Negative: only where weakly active
+            bounds or inequalities leave the question open. Infinite: no direction is left. None: not computed.
 
     >>> import nestor
     >>> solution = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, bounds=(None, 1.0))
@@ -203,6 +207,7 @@ class KKT:
     upper: Any
     constraints: tuple[Any, ...]
     weakly_active: Any
+    curvature: Any = None
 
 
 @jax.tree_util.register_dataclass

@@ -12,6 +12,7 @@ import pytest
 HEAVY = (
     *("optax", "equinox", "lineax", "optimistix", "jaxopt"),
     *("matplotlib", "sklearn", "scipy.optimize", "rich", "torch", "tensorflow"),
+    *("plotly", "starlette", "uvicorn"),
 )
 
 PROBE = """

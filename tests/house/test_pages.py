@@ -9,13 +9,16 @@ import jax
 import pytest
 
 import nestor
-from nestor import adjoints, linear, loops, plots, programs, search, solvers, testing, trees
+from nestor import adjoints, dashboard, linear, loops, plots, programs, search, solvers, testing, trees
 from tests.house.source import REPO
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 BLOCK = re.compile(r"^```(python|output)\n(.*?)^```$", re.M | re.S)
-WITH = {"pytorch.md": "torch"}  # pages whose blocks need what is not in the environment of the tests
+WITH = {
+    "pytorch.md": "torch",
+    "coming-from-optuna.md": "optuna",
+}  # pages whose blocks need what is not in the environment of the tests
 SETTINGS = {
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
@@ -78,7 +81,7 @@ def test_the_reference_lists_what_extenders_use():
     """The rooms that people extend: every name that a door shows stands somewhere in the reference."""
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (REPO / "docs" / "reference").glob("*.md"))
     listed = set(re.findall(r"^\.\. auto\w+::\s+(nestor\.[\w.]+)", pages, re.M))
-    rooms = (adjoints, linear, loops, plots, programs, search, solvers, testing, trees)
+    rooms = (adjoints, dashboard, linear, loops, plots, programs, search, solvers, testing, trees)
     missing = [
         f"{room.__name__}.{name}"
         for room in rooms

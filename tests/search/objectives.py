@@ -38,3 +38,43 @@ def no_jax(trial: search.Trial) -> float:
     import sys
 
     return float("jax" in sys.modules)
+
+
+def nested(trial: search.Trial) -> float:
+    """A study inside the trial; every third trial says what it cost besides."""
+    width = trial.suggest_int("width", 1, 8)
+    inner = search.create_study(parent=trial, sampler=search.RandomSampler(seed=trial.number))
+    inner.optimize(lambda one: width * one.suggest_float("rate", 0.0, 1.0), total=4)
+    if trial.number % 3 == 0:
+        trial.add_cost(10)
+    return inner.best_value
+
+
+def checkpointed(trial: search.Trial) -> float:
+    """Some work in steps, which a later attempt goes on with."""
+    x = trial.suggest_float("x", -1, 1)
+    done = trial.restored or 0
+    for step in range(done, 4):
+        time.sleep(0.004)
+        if step % 2:
+            trial.checkpoint(step + 1)
+    return x * x
+
+
+def batched(trials: list[search.Trial]) -> list[object]:
+    xs = [trial.suggest_float("x", 0, 1) for trial in trials]
+    return [MemoryError("too wide") if x > 0.9 else x for x in xs]
+
+
+def climbs(trial: search.Trial) -> float:
+    """The toy of population based training: gradient steps on a surrogate of 1.2 - |x|^2 that two numbers weigh."""
+    a, b = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
+    step, x = trial.restored or (0, (0.9, 0.9))
+    for now in range(step + 1, 25):
+        x = (x[0] * (1 - 0.04 * a), x[1] * (1 - 0.04 * b))
+        if now % 4 == 0:
+            trial.checkpoint((now, x))
+            trial.report(1.2 - x[0] ** 2 - x[1] ** 2, now)
+            if trial.should_prune():
+                raise search.TrialPruned("waits for the others")
+    return 1.2 - x[0] ** 2 - x[1] ** 2

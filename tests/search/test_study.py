@@ -204,7 +204,7 @@ def test_a_table_needs_pandas(monkeypatch):
     [
         lambda: search.create_study(direction="down"),
         lambda: search.create_study(direction="minimize", directions=["minimize"]),
-        lambda: search.create_study(storage="postgres://x"),
+        lambda: search.create_study(storage="htp://x"),
         lambda: search.create_study(sampler=search.RandomSampler),
         lambda: make().optimize(bowl, n_trials=0),
         lambda: make().ask(0),

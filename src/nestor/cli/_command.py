@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nestor.cli import _dashboard, _search_words
 from nestor.errors import BadArgument, NestorError
 
 WRONG_USE = 2
@@ -27,6 +28,10 @@ examples:
   nestor demo schedule                 learn the step sizes of a training run, by running it backwards
   nestor demo reweight                 learn which labels of a training set to trust
   nestor demo --seed 3 --out runs/3    another split, into a folder of its own
+  nestor tune train.py:objective --storage study.db --trials 100 --workers 2
+                                       search for the best parameters of a function of yours
+  nestor study best --storage study.db what came of it
+  nestor dashboard study.db            a live page over the studies of a file
   python -m nestor demo                the same, where the command is not on the path"""
 
 DEMO = """\
@@ -92,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _refuse_unknown_words(words, parser, commands)
         options, left = parser.parse_known_args(words)
         if left:
-            speaker = commands.get(options.command, parser)
+            speaker = commands.get(getattr(options, "job", None) or options.command, parser)
             speaker.error(f"there is no place for {left[0]!r}; what it takes are options")
         if options.command is None:
             parser.print_help()
@@ -152,7 +157,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_reweight_options(reweight)
     reweight.set_defaults(run=_reweight)
-    return parser, {"demo": demo, "schedule": schedule, "reweight": reweight}
+    commands = {"demo": demo, "schedule": schedule, "reweight": reweight}
+    commands |= _search_words.add(rooms, form)
+    commands["dashboard"] = _dashboard.add(rooms, form)
+    return parser, commands
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:
@@ -265,6 +273,8 @@ def _refuse_unknown_words(words: list[str], parser: _Parser, commands: dict[str,
             )
         elif not word.startswith("-") and not expected:
             below = [name for action in speaker._actions for name in _commands_of(action)]
+            if not below and any(not action.option_strings for action in speaker._actions):
+                continue  # it names a thing, not a command
             if word not in below:
                 speaker.error(f"there is no command {word!r}{_nearest(word, below)}")
             speaker = commands[word]

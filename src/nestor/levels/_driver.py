@@ -30,6 +30,7 @@ from nestor.levels._run import (
     compiled_beginning,
     compiled_whole,
 )
+from nestor.programs import is_traced
 from nestor.settings import as_count, as_optional_count
 from nestor.solution import Status
 from nestor.training import (
@@ -85,7 +86,7 @@ def drive(
     """Make the run; what it ends with, and what was recorded."""
     plan, inputs = _planned(where, prepared, whole, steps, start, settings)
     _check_watchers(where, settings)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
+    if is_traced(inputs):
         return _traced(where, plan, inputs, settings)
     begin, stretch = compiled(plan)
     carry, rows = begin(inputs)

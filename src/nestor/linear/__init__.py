@@ -1,6 +1,6 @@
 """Linear operators that know facts about themselves, and linear solves with derivatives of any order."""
 
-from nestor.linear._direct import LU, Auto, Cholesky
+from nestor.linear._direct import LU, Auto, Cholesky, LeastNorm
 from nestor.linear._iterative import CG, GMRES, BiCGStab
 from nestor.linear._operators import LinearSolver, Operator
 from nestor.linear._series import Neumann, Nystrom
@@ -13,6 +13,7 @@ __all__ = [
     "Auto",
     "BiCGStab",
     "Cholesky",
+    "LeastNorm",
     "LinearSolver",
     "Neumann",
     "Nystrom",

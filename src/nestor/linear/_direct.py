@@ -76,6 +76,46 @@ def _has_full_rank(pivots: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 @trees.record
+class LeastNorm:
+    """Dense LU factorisation; where A is singular, the shortest solution, if there is one; NaN if there is none.
+
+    Conditions that say something twice (an equality that follows from others) have singular systems whose
+    solutions differ only in what does not matter, the multipliers. In reverse mode a system without a solution
+    is a derivative that does not exist.
+
+    Cost: as `LU`; a singular value decomposition, some 20 n^3 operations, where A is singular (under `vmap` always).
+
+    >>> import jax.numpy as jnp
+    >>> from nestor import linear
+    >>> twice = linear.Operator(lambda v: jnp.array([v[0] + v[1], v[0] + v[1]]), jnp.zeros(2))
+    >>> linear.solve(twice, jnp.ones(2), linear.LeastNorm()).round(3).tolist()
+    [0.5, 0.5]
+    """
+
+    def run(self, operator: Operator, b: Tree) -> Tree:
+        """The solution of A x = b."""
+        vector, back = trees.ravel(b)
+        matrix = operator.dense()
+        sizes = jnp.max(jnp.abs(matrix), axis=1)
+        rows = jnp.where(sizes > 0, sizes, 1)
+        matrix, vector = matrix / rows[:, None], vector / rows
+        factor, pivots = jsl.lu_factor(matrix)
+        regular = _has_full_rank(jnp.diagonal(factor), 1e2 * jnp.max(jnp.abs(matrix), axis=0))
+
+        def shortest() -> jax.Array:
+            left, values, right = jnp.linalg.svd(matrix)
+            kept = values > 1e2 * float(jnp.finfo(values.dtype).eps) * values.size * values[0]
+            inner = jnp.where(kept, left.T @ vector, 0) / jnp.where(kept, values, 1)
+            x = right.T @ inner
+            off = jnp.max(jnp.abs(matrix @ x - vector))
+            bar = float(jnp.finfo(values.dtype).eps) ** 0.5 * jnp.maximum(jnp.max(jnp.abs(vector)), 1e-30)
+            return jnp.where(off <= bar, x, jnp.nan * x)
+
+        x = jax.lax.cond(regular, lambda: jsl.lu_solve((factor, pivots), vector), shortest)
+        return back(jnp.where(jnp.all(jnp.isfinite(x)), x, jnp.nan * x))
+
+
+@trees.record
 class Auto:
     """The default: dense for at most 256 unknowns (Cholesky or LU by the facts), else CG or GMRES.
 

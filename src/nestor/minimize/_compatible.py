@@ -1,4 +1,4 @@
-"""dict-minimize's call, which its four front ends share: the point alone comes back, and a warning where it is none."""
+"""dict-minimize's call, which its four front ends show: the point alone comes back, and a warning where it is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nestor.minimize._front import minimize_with_steps
 from nestor.solution import Status
 
 
-def minimize_dictionary(
+def minimize(
     fun: Callable[..., Any],
     x0_dict: Any,
     *,
@@ -22,7 +22,18 @@ def minimize_dictionary(
     callback: Callable[[Any], Any] | None = None,
     options: dict[str, Any] | None = None,
 ) -> Any:
-    """See the modules that show it."""
+    """Minimize a function of a dictionary of arrays; a program written for dict-minimize runs by changing its import.
+
+    Args:
+        fun: (x, *args) -> (value, gradient), a dictionary like `x0_dict`, or the value alone.
+        x0_dict: the start, a dictionary, ordered or not (or any other tree).
+        lb_dict, ub_dict: bounds, likewise; None, or with entries None, where there are none.
+        args, method, tol, options: as `scipy.optimize.minimize` takes them.
+        callback: called with a dictionary like `x0_dict` after every iteration.
+
+    Returns:
+        The point, like `x0_dict`. A warning says so if it is no solution. `nestor.minimize` returns more.
+    """
     method = method or ("BFGS" if lb_dict is None and ub_dict is None else "L-BFGS-B")
     solution = minimize_with_steps(
         fun,
@@ -42,6 +53,6 @@ def minimize_dictionary(
             f"minimize: {solution.status.message} (status {solution.status.name}, optimality "
             f"{float(solution.stats.optimality):.3g} against {float(solution.stats.tol):.3g}). "
             "nestor.minimize returns the status with the point.",
-            stacklevel=3,
+            stacklevel=2,
         )
     return solution.x

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import jax
-import jax.core
 import numpy as np
 
 from nestor.errors import BadArgument
@@ -153,11 +152,6 @@ def shape_of(leaf: Any) -> tuple[int, ...]:
     """The shape of anybody's array or number."""
     shape = getattr(leaf, "shape", None)
     return tuple(int(n) for n in (np.shape(leaf) if shape is None else shape))
-
-
-def is_traced(leaves: Any) -> bool:
-    """Whether a JAX tracer is among the leaves of a tree."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves))
 
 
 def not_floating(where: str, path: str, leaf: Any) -> BadArgument:

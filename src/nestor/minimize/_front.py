@@ -17,16 +17,17 @@ from nestor import solvers
 from nestor.errors import BadArgument, SolveFailed
 from nestor.minimize import _frameworks
 from nestor.minimize._box import is_list_of_pairs, pairs_as_sides
-from nestor.minimize._host import Request, solve
+from nestor.minimize._constraints import are_given
+from nestor.minimize._host import WHERE, Request, solve
 from nestor.minimize._layout import Layout, _look
 from nestor.minimize._stretches import pace
 from nestor.minimize._watch import Budget
+from nestor.programs import is_traced
 from nestor.settings import shown
 from nestor.solution import Solution, Status
 from nestor.solvers import Report
 
 Tree = Any
-WHERE = "minimize"
 
 
 def minimize(
@@ -101,7 +102,8 @@ def minimize(
             had not been: the host replays the answers of `fun` from it, a compiled solve goes on from its last
             save. Remove the file to start anew.
         raise_on_failure: raise `SolveFailed` unless converged (but not after Ctrl-C, which returns the best point so
-            far; compiled solves hear it between stretches, with `checkpoint` or `max_seconds`).
+            far; a compiled solve hears it where it looks up: with `progress`, `callback`, `checkpoint` or
+            `max_seconds`. One without any of these raises KeyboardInterrupt when it has ended).
         options: of SciPy's method; one that it does not know is refused.
 
     Returns:
@@ -133,7 +135,7 @@ def minimize(
 def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: Any) -> Solution:
     """`minimize` on the host, with a function that is called with the tree after every iteration."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(minimize).parameters.items()}
-    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options)), on_step)
+    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options), on_step=on_step))
 
 
 def _asked(
@@ -145,10 +147,10 @@ def _asked(
     max_evaluations: Any,
     max_seconds: Any,
     **others: Any,
-) -> _Asked:
+) -> Request:
     """The arguments of `minimize`, looked at one by one."""
     method, solver = _which(method, solver)
-    return _Asked(
+    return Request(
         args=args if isinstance(args, tuple) else (args,),
         method=method,
         solver=solver,
@@ -161,37 +163,11 @@ def _asked(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """The arguments of `minimize`."""
-
-    fun: Any
-    x0: Tree
-    args: tuple[Any, ...]
-    method: str | None
-    solver: Any
-    jac: Any
-    hess: Any
-    hessp: Any
-    bounds: Any
-    constraints: Any
-    prox: Any
-    tol: Any
-    adjoint: Any
-    budget: Budget
-    history: bool
-    callback: Any
-    progress: bool
-    checkpoint: Any
-    raise_on_failure: bool
-    options: Any
-
-
 class _WrittenInJAX(BaseException):
     """An objective of NumPy arrays that returns a JAX array."""
 
 
-def _sent(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solution:
+def _sent(asked: Request) -> Solution:
     """To the compiled solvers or to the host."""
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
@@ -211,14 +187,14 @@ def _sent(asked: _Asked, on_step: Callable[[Any], Any] | None = None) -> Solutio
             do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
         )
     if kinds and not kinds <= {"numpy"}:
-        return _hosted(asked, on_step)
+        return _hosted(asked)
     if not kinds and not any(isinstance(leaf, np.generic) for leaf in leaves):
-        return _hosted(asked, on_step)
+        return _hosted(asked)
     try:
-        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)), on_step)
+        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)))
     except _WrittenInJAX:
         asked = dataclasses.replace(asked, x0=_in_jax(asked.x0))
-    return _sent(asked, on_step)
+    return _sent(asked)
 
 
 class _Probe:
@@ -242,7 +218,7 @@ def _in_jax(x0: Tree) -> Tree:
     return layout.tree([jnp.asarray(leaf) for leaf in layout.matched("x0", x0)])
 
 
-def _check_compilable(asked: _Asked, kinds: set[str]) -> None:
+def _check_compilable(asked: Request, kinds: set[str]) -> None:
     name = next(name for name in ("solver", "adjoint", "prox") if getattr(asked, name) is not None)
     if not kinds <= {"jax", "numpy"}:
         raise BadArgument(
@@ -266,11 +242,7 @@ def _check_compilable(asked: _Asked, kinds: set[str]) -> None:
 # --- compiled ----------------------------------------------------------------------------------------
 
 
-def _given(constraints: Any) -> bool:
-    return constraints is not None and not (isinstance(constraints, (list, tuple)) and not constraints)
-
-
-def _compiled(asked: _Asked, leaves: list[Any]) -> Solution:
+def _compiled(asked: Request, leaves: list[Any]) -> Solution:
     """By a solver of Nestor's."""
     fun, args, budget = asked.fun, asked.args, asked.budget
     called = (lambda x: fun(x, *args)) if args and callable(fun) else fun
@@ -288,7 +260,7 @@ def _compiled(asked: _Asked, leaves: list[Any]) -> Solution:
         "progress": asked.progress,
         "prox": asked.prox,
     }
-    if _given(asked.constraints):
+    if are_given(asked.constraints):
         options["constraints"] = asked.constraints
     if len(jax.tree.leaves(asked.x0)) != len(leaves) or _strange(asked.x0):
         called, x0, options, back = _through_leaves(asked, called, options)
@@ -304,17 +276,12 @@ def _compiled(asked: _Asked, leaves: list[Any]) -> Solution:
         solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
     if back is not None:
         solution = dataclasses.replace(solution, x=back(solution.x))
-    if _frameworks.is_traced(solution.code):
+    if is_traced(solution.code):
         return solution
     if short and solution.status == Status.OUT_OF_STEPS:
         solution = dataclasses.replace(solution, code=jnp.int32(int(Status.OUT_OF_EVALUATIONS)))
     if asked.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
-        raise SolveFailed(
-            f"{WHERE}: {solution.status.message}\nStatus {solution.status.name} after "
-            f"{int(solution.stats.evaluations)} evaluations. The unfinished solution is in the exception's "
-            ".solution; raise_on_failure=False returns it. See how-to/it-does-not-converge.",
-            solution,
-        )
+        raise SolveFailed.of(WHERE, solution, "")
     return solution
 
 
@@ -330,7 +297,7 @@ def _sides(bounds: Any, leaves: list[Any]) -> Any:
 
 
 def _through_leaves(
-    asked: _Asked, called: Any, options: dict[str, Any]
+    asked: Request, called: Any, options: dict[str, Any]
 ) -> tuple[Any, list[Any], dict[str, Any], Callable[[list[Any]], Tree]]:
     """A tree that JAX does not know as one, solved as the list of its leaves."""
     layout = Layout(WHERE, "x0", asked.x0)
@@ -348,9 +315,9 @@ def _through_leaves(
 # --- on the host -------------------------------------------------------------------------------------
 
 
-def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None) -> Solution:
+def _hosted(asked: Request) -> Solution:
     """By a method of SciPy's."""
-    if _frameworks.is_traced(asked.x0):
+    if is_traced(asked.x0):
         raise BadArgument(
             WHERE,
             "method",
@@ -368,28 +335,8 @@ def _hosted(asked: _Asked, on_step: Callable[[Any], Any] | None) -> Solution:
             want="a function of one Report",
             do="pass a function",
         )
-    request = Request(
-        where=WHERE,
-        fun=asked.fun,
-        x0=asked.x0,
-        args=asked.args,
-        method=asked.method,
-        jac=asked.jac,
-        hess=asked.hess,
-        hessp=asked.hessp,
-        bounds=asked.bounds,
-        constraints=asked.constraints,
-        tol=_tolerance(asked.tol),
-        budget=asked.budget,
-        history=bool(asked.history),
-        callback=asked.callback,
-        progress=bool(asked.progress),
-        checkpoint=asked.checkpoint,
-        raise_on_failure=asked.raise_on_failure,
-        options=asked.options,
-        on_step=on_step,
-    )
-    return solve(request, Layout(WHERE, "x0", asked.x0))
+    asked = dataclasses.replace(asked, tol=_tolerance(asked.tol))
+    return solve(asked, Layout(WHERE, "x0", asked.x0))
 
 
 # --- checks ------------------------------------------------------------------------------------------

@@ -11,40 +11,43 @@ import numpy as np
 
 from nestor.errors import BadArgument, SolveFailed
 from nestor.minimize._box import HostBox, check_bounds
-from nestor.minimize._constraints import Constraints
+from nestor.minimize._constraints import Constraints, are_given
 from nestor.minimize._journal import Journal
 from nestor.minimize._layout import Layout
 from nestor.minimize._methods import Method, cannot, check_options, method_called
 from nestor.minimize._objective import Objective
-from nestor.minimize._progress import ProgressBar
 from nestor.minimize._runs import End, run
 from nestor.minimize._watch import Budget, Watch
 from nestor.solution import History, Solution, Stats, Status
+from nestor.solvers import ProgressBar
 
 Vector = np.ndarray
 Tree = Any
+WHERE = "minimize"
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What `nestor.minimize` was asked for on the host, not yet checked.
+    """What `nestor.minimize` was asked for.
 
     Attributes:
-        fun, ..., options: its arguments.
-        on_step: called with the tree after every iteration of the solver.
+        fun, ..., options: its arguments; `budget` is what may be spent.
+        on_step: called with the tree after every iteration of a solver on the host.
     """
 
-    where: str
     fun: Any
     x0: Tree
     args: tuple[Any, ...]
-    method: Any
+    method: str | None
+    solver: Any
     jac: Any
     hess: Any
     hessp: Any
     bounds: Any
     constraints: Any
-    tol: float | None
+    prox: Any
+    tol: Any
+    adjoint: Any
     budget: Budget
     history: bool
     callback: Any
@@ -79,7 +82,7 @@ def solve(request: Request, layout: Layout) -> Solution:
             watch.bar.close()
     solution = _solution(ready, end)
     if request.raise_on_failure and not solution.success and end.status != Status.INTERRUPTED:
-        raise _failure(request.where, solution, ready)
+        raise _failure(WHERE, solution, ready)
     return solution
 
 
@@ -87,16 +90,15 @@ def solve(request: Request, layout: Layout) -> Solution:
 
 
 def _prepare(request: Request, layout: Layout) -> _Ready:
-    where = request.where
-    box = check_bounds(where, request.bounds, layout)
+    box = check_bounds(WHERE, request.bounds, layout)
     start = box.clip(layout.rounded(layout.vector(layout.matched("x0", request.x0))))
-    constrained = _any(request.constraints)
-    method = method_called(where, request.method, bounds=box.given, constraints=constrained, size=layout.size)
-    options = check_options(where, method, request.options)
+    constrained = are_given(request.constraints)
+    method = method_called(WHERE, request.method, bounds=box.given, constraints=constrained, size=layout.size)
+    options = check_options(WHERE, method, request.options)
     _check_derivatives(request, layout, method)
-    objective = Objective(where, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
+    objective = Objective(WHERE, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
     objective.box = box
-    constraints = Constraints(where, layout, request.constraints, start, box) if constrained else None
+    constraints = Constraints(WHERE, layout, request.constraints, start, box) if constrained else None
     tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
     if "maxiter" in options and method.name != "COBYLA":
         budget = budget._replace(steps=_fewer(budget.steps, options.pop("maxiter")))
@@ -112,19 +114,15 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
         constraints,
         gradient=method.gradient,
         budget=budget,
-        journal=Journal(where, request.checkpoint, sign),
+        journal=Journal(WHERE, request.checkpoint, sign),
         slack=tol,
         history=request.history,
         callback=request.callback,
-        bar=ProgressBar(where, budget.evaluations) if request.progress else None,
+        bar=ProgressBar(WHERE, budget.evaluations) if request.progress else None,
         on_step=request.on_step,
     )
     second = request.hess is not None or request.hessp is not None or layout.framework.differentiates
     return _Ready(layout, method, options, watch, tol, start, method.second or (method.matrix and second))
-
-
-def _any(constraints: Any) -> bool:
-    return constraints is not None and not (isinstance(constraints, (list, tuple)) and not constraints)
 
 
 def _fewer(given: int | None, option: Any) -> int:
@@ -133,19 +131,18 @@ def _fewer(given: int | None, option: Any) -> int:
 
 def _check_derivatives(request: Request, layout: Layout, method: Method) -> None:
     """A derivative that is given is used, and one that is needed is there."""
-    where = request.where
     if callable(request.jac) and not method.gradient:
-        raise cannot(where, method, "jac")
+        raise cannot(WHERE, method, "jac")
     for name, given in (("hess", request.hess), ("hessp", request.hessp)):
         able = method.matrix if name == "hess" else method.product or method.second
         if given is not None and not able:
-            raise cannot(where, method, name)
+            raise cannot(WHERE, method, name)
     known = layout.framework.differentiates or request.jac not in (None, False, "2-point", "3-point")
     if method.second and not known and request.hess is None and request.hessp is None:
         known = isinstance(request.fun(request.x0, *request.args), (tuple, list))  # (value, gradient)
     if method.second and not known:
         raise BadArgument(
-            where,
+            WHERE,
             "method",
             got=f"{method.name}, which wants second derivatives, and NumPy has none",
             want="one that does with values, or jac= or hess= beside it",
@@ -183,7 +180,7 @@ def _signature(
         shapes,
         tol,
         request.tol,
-        _any(request.constraints),
+        are_given(request.constraints),
     )
     digest = hashlib.sha256(repr(facts).encode())
     for name in sorted(options):
@@ -214,12 +211,8 @@ def _solution(ready: _Ready, end: End) -> Solution:
 
 def _failure(where: str, solution: Solution, ready: _Ready) -> SolveFailed:
     stats, kkt = solution.stats, solution.kkt
-    feasibility = "" if not kkt or not kkt.constraints else f", violation {kkt.feasibility:.3g}"
-    return SolveFailed(
-        f"{where}: {solution.status.message}\n"
-        f"Status {solution.status.name} after {stats.evaluations} evaluations by {ready.method.name}; best value "
-        f"{solution.fun:.6g}, optimality {stats.optimality:.3g} against {stats.tol:.3g}{feasibility}. "
-        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
-        "See how-to/it-does-not-converge.",
-        solution,
+    violation = "" if not kkt or not kkt.constraints else f", violation {kkt.feasibility:.3g}"
+    optimality = f"optimality {stats.optimality:.3g} against {stats.tol:.3g}{violation}"
+    return SolveFailed.of(
+        where, solution, f" by {ready.method.name}; best value {solution.fun:.6g}, {optimality}"
     )

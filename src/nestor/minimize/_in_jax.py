@@ -6,13 +6,12 @@ import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import BadArgument
-from nestor.minimize._frameworks import Call, Spec, is_traced, not_floating
-from nestor.programs import Program, trace_function
+from nestor.minimize._frameworks import Call, Spec, not_floating
+from nestor.programs import Program, is_traced, trace_function
 
 
 class _Compiled(NamedTuple):

@@ -1,18 +1,29 @@
 """Traced functions whose closures have become inputs, interned by structure, and what watches them run."""
 
+from nestor.programs._interrupts import Interrupts
 from nestor.programs._programs import Program, hoist
 from nestor.programs._safe import safe_roots
-from nestor.programs._tracing import is_one_array, shape_text, signature_that_refuses, trace_function
+from nestor.programs._tracing import (
+    inside_jit,
+    is_one_array,
+    is_traced,
+    shape_text,
+    signature_that_refuses,
+    trace_function,
+)
 from nestor.programs._transformations import Transformation, hoist_transformation, is_transformation
 from nestor.programs._watchers import Watcher, register, registered, show
 
 __all__ = [
+    "Interrupts",
     "Program",
     "Transformation",
     "Watcher",
     "hoist",
     "hoist_transformation",
+    "inside_jit",
     "is_one_array",
+    "is_traced",
     "is_transformation",
     "register",
     "registered",

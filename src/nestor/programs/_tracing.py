@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 from nestor.errors import BadArgument, NestorError
@@ -55,6 +56,16 @@ def trace_function(
         _add_note(where, name, args, error)
         raise
     return program, captured, program.out_shape
+
+
+def is_traced(tree: Tree) -> bool:
+    """Whether a traced array is among the leaves of a tree."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def inside_jit() -> bool:
+    """Whether this runs inside a `jit` (or a loop of JAX), also one that none of the values at hand come from."""
+    return is_traced(jax.lax.add(np.int32(0), np.int32(0)))
 
 
 _HINTS: tuple[tuple[type[Exception], str, str, str], ...] = (  # the first that fits: class, text, got, remedy

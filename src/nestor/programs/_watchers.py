@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nestor.programs._interrupts import Interrupts
+
 
 class Watcher:
     """A user's callback and a progress bar, and the first exception that one of them raised.
@@ -25,6 +27,7 @@ class Watcher:
         callback: is shown every report and may ask to stop, by returning a true value or raising
             `StopIteration`.
         progress: is shown every report first.
+        interrupts: asks the loop to stop once Ctrl-C was pressed; None asks nothing.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Watcher:
         report: Callable[..., Any],
         callback: Callable[[Any], Any] | None,
         progress: Callable[[Any], Any] | None,
+        interrupts: Interrupts | None = None,
     ):
         self.report = report
         self.callback = callback
         self.progress = progress
+        self.interrupts = interrupts
         self.error: BaseException | None = None
 
     def see(self, *values: Any) -> bool:
@@ -46,7 +51,8 @@ class Watcher:
             report = self.report(*values)
             if self.progress is not None:
                 self.progress(report)
-            return bool(self.callback(report)) if self.callback is not None else False
+            stop = bool(self.callback(report)) if self.callback is not None else False
+            return stop or (self.interrupts is not None and self.interrupts.came())
         except StopIteration:
             return True
         except BaseException as error:

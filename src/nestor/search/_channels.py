@@ -24,7 +24,8 @@ class Direct:
 
     shared = False
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, storage: Storage, study: str, ledger: Ledger):
+        self.storage, self.study = storage, study
         self.ledger = ledger
         self.worker = "here"
         self.lease = float("inf")
@@ -33,12 +34,20 @@ class Direct:
         """Take entries into account; what came of each."""
         return [self.ledger.apply(entry) for entry in entries]
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
     def sync(self) -> None:
         """Nothing comes from elsewhere."""
 
     def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
         """Write down a parameter of a running trial."""
         self.ledger.set_param(number, name, domain, stored)
+
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """Write down a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -57,6 +66,8 @@ class Shared:
         self.ledger = Ledger(header)
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.lease = float(getattr(storage, "lease", 60.0))
+        clock = getattr(storage, "now", None)
+        self._ahead = 0.0 if clock is None else clock() - time.time()
         self._place = 0
         self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
         self._lock = threading.Lock()
@@ -78,6 +89,10 @@ class Shared:
             last = self.storage.append(self.study, [*unsaid, *entries])
         return self._follow(last)[-len(entries) :]
 
+    def now(self) -> float:
+        """Seconds since the epoch by the clock of the storage, so that leases hold between machines."""
+        return time.time() + self._ahead
+
     def sync(self) -> None:
         """Read what others have written."""
         self._follow(0)
@@ -87,6 +102,13 @@ class Shared:
         self.ledger.set_param(number, name, domain, stored)
         with self._lock:
             self._unsaid.setdefault(number, {})[name] = (domain, stored)
+
+    def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """The same for a parameter of trials one after another."""
+        self.ledger.set_params(first, name, domain, stored)
+        with self._lock:
+            for number, one in enumerate(stored, first):
+                self._unsaid.setdefault(number, {})[name] = (domain, one)
 
     def flush(self) -> None:
         """Tell the log what it does not hold yet."""
@@ -116,7 +138,7 @@ class Shared:
         return outcomes
 
     def _start_pulse(self, entries: Sequence[Entry]) -> None:
-        if self._pulse is None and any(entry["do"] in ("ask", "claim") for entry in entries):
+        if self._pulse is None and any(entry["do"] in ("ask", "claim", "beat") for entry in entries):
             self._pulse = threading.Thread(
                 target=_beat, args=(weakref.ref(self), self._closed, self.lease), daemon=True
             )
@@ -141,7 +163,7 @@ def _beat_once(channel: Shared | None, due: bool) -> bool:
     # When the storage is busy or away, the next one may come through.
     with contextlib.suppress(Exception):
         if due and channel.worker in list(channel.ledger.owners.values()):
-            beat = {"do": "beat", "by": channel.worker, "at": time.time(), "lease": channel.lease}
+            beat = {"do": "beat", "by": channel.worker, "at": channel.now(), "lease": channel.lease}
             channel.storage.append(channel.study, [beat])
         channel.flush()
     return True
@@ -159,5 +181,5 @@ def channel_to(storage: Storage, study: str, header: dict[str, Any]) -> Direct |
     if isinstance(storage, MemoryStorage):
         if study not in storage.ledgers:
             storage.ledgers[study] = Ledger(header)
-        return Direct(storage.ledgers[study])
+        return Direct(storage, study, storage.ledgers[study])
     return Shared(storage, study, header)

@@ -6,19 +6,20 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nestor.errors import BadArgument
+from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction
-from nestor.search._samplers import Sampler
+from nestor.search._register import REGISTER, Register
+from nestor.search._samplers import Asked, Sampler
+from nestor.search._spaces import Domain
 from nestor.search._storages import Storage, storage_at
 from nestor.search._study import Study
-from nestor.search._tpe import TPESampler
-
-_REGISTER = ""  # the list of entries that says which studies there are
+from nestor.search._trial import Trial
 
 
 def create_study(
@@ -30,6 +31,7 @@ def create_study(
     sampler: Sampler | None = None,
     pruner: Pruner | None = None,
     load_if_exists: bool = False,
+    parent: Trial | None = None,
 ) -> Study:
     """Begin a study.
 
@@ -39,16 +41,33 @@ def create_study(
         study_name: its name in the storage; None makes one up.
         direction: ``"minimize"`` (the default) or ``"maximize"``.
         directions: one direction an objective, for several.
-        sampler: suggests parameters; None is ``TPESampler()``. Give it a seed to be able to repeat the study.
+        sampler: suggests parameters; None is ``PortfolioSampler()``. Give it a seed to be able to repeat the study.
         pruner: ends trials early; None does not.
         load_if_exists: whether a study of this name is gone on with; else it is an error.
+        parent: the trial inside which this study is made. It is kept with that trial's study, under the name
+            ``"study/number"``, or ``"study/number/study_name"``; a later attempt at the trial goes on with it;
+            `Study.nested` finds it, and `Study.cost` counts it.
 
     >>> from nestor import search
     >>> study = search.create_study(direction="maximize", sampler=search.RandomSampler(seed=0))
     >>> study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=30)
     >>> study.best_value > 0.8
     True
+
+    A study inside each trial of another, and the number of trials in all:
+
+    >>> def outer(trial):
+    ...     width = trial.suggest_int("width", 1, 64)
+    ...     inner = search.create_study(parent=trial, sampler=search.RandomSampler(seed=0))
+    ...     inner.optimize(lambda trial: width * trial.suggest_float("rate", 0.0, 1.0), n_trials=5)
+    ...     return inner.best_value
+    >>> study = search.create_study(study_name="outer", sampler=search.RandomSampler(seed=0))
+    >>> study.optimize(outer, n_trials=3)
+    >>> study.nested(), study.cost()
+    (['outer/0', 'outer/1', 'outer/2'], 15.0)
     """
+    if parent is not None and storage is None:
+        storage = parent._channel.storage
     kept = storage_at(storage, "create_study")
     if direction is not None and directions is not None:
         raise BadArgument("create_study", "directions", got="both", want="alone", do="drop direction")
@@ -63,10 +82,16 @@ def create_study(
     if not chosen:
         raise BadArgument("create_study", "directions", got="empty", want="one an objective", do="name one")
     identity = uuid.uuid4().hex
-    header = {"name": study_name or f"study-{identity[:12]}", "directions": chosen, "created": time.time()}
-    kept.append(_REGISTER, [{"do": "create", "id": identity, **header}])
+    name = f"study-{identity[:12]}" if study_name is None else study_name
+    header = {"name": name, "directions": chosen, "created": time.time()}
+    if parent is not None:
+        outer = parent._channel.ledger.header["name"]
+        header["parent"] = {"id": parent._channel.study, "study": outer, "number": parent.number}
+        header["name"] = "/".join([outer, str(parent.number), *([] if study_name is None else [study_name])])
+    kept.append(REGISTER, [{"do": "create", "id": identity, **header}])
     found = _register(kept)[header["name"]]
-    if found["id"] != identity and not load_if_exists:
+    again = parent is not None and found.get("parent") == header["parent"]
+    if found["id"] != identity and not (load_if_exists or again):
         raise BadArgument(
             *("create_study", "study_name"),
             got=header["name"],
@@ -122,7 +147,7 @@ def delete_study(*, study_name: str, storage: Any) -> None:
     """
     kept = storage_at(storage, "delete_study")
     found = _find(kept, study_name, "delete_study")
-    kept.append(_REGISTER, [{"do": "delete", "id": found["id"]}])
+    kept.append(REGISTER, [{"do": "delete", "id": found["id"]}])
     drop = getattr(kept, "drop", None)
     if drop is not None:
         drop(found["id"])
@@ -155,8 +180,9 @@ def copy_study(
     source = load_study(study_name=from_study_name, storage=storage_at(from_storage, "copy_study"))
     ledger = source._ledger
     entries = [ledger.entry(number) for number in range(ledger.size)]
-    name = to_study_name or from_study_name
-    return _made(storage_at(to_storage, "copy_study"), name, source._header, ledger.user_attrs, entries)
+    name = from_study_name if to_study_name is None else to_study_name
+    notes = {"attrs": ledger.user_attrs, "system": ledger.system_attrs}
+    return _made(storage_at(to_storage, "copy_study"), name, source._header, notes, entries)
 
 
 def import_study(
@@ -185,7 +211,32 @@ def import_study(
         )
     head = lines[0]
     kept = storage_at(storage, "import_study")
-    return _made(kept, study_name or head["name"], head, head.get("user_attrs", {}), lines[1:])
+    notes = {"attrs": head.get("user_attrs", {}), "system": head.get("system_attrs", {})}
+    return _made(kept, study_name or head["name"], head, notes, lines[1:])
+
+
+def fixed_trial(params: Mapping[str, Any]) -> Trial:
+    """A trial with given parameters that belongs to no study, to call an objective by hand, in a test for example.
+
+    Args:
+        params: parameter name to value; each must lie in the domain that the objective suggests it from.
+
+    >>> from nestor import search
+    >>> def objective(trial):
+    ...     return trial.suggest_float("x", -1, 1) ** 2
+    >>> objective(search.fixed_trial({"x": 0.5}))
+    0.25
+    """
+    study = create_study(sampler=_Given())
+    study.enqueue_trial(params)
+    return study.ask()
+
+
+class _Given:
+    """Suggests nothing."""
+
+    def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
+        raise BadArgument("fixed_trial", "params", got="no value", want=f"'{name}' too", do="add it")
 
 
 def study_names(storage: Any) -> list[str]:
@@ -202,8 +253,8 @@ def _made(
     storage: Storage, name: str, header: dict[str, Any], notes: dict[str, Any], entries: list[dict[str, Any]]
 ) -> Study:
     study = create_study(storage=storage, study_name=name, directions=header["directions"])
-    if notes:
-        study._channel.commit({"do": "attrs", "attrs": notes})
+    if any(notes.values()):
+        study._channel.commit({"do": "attrs", **notes})
     if entries:
         study._channel.commit(*entries)
     return study
@@ -216,18 +267,12 @@ def _study(storage: Storage, found: dict[str, Any], sampler: Sampler | None, pru
                 "create_study", name, got=thing, want=f"a {name}", do=f"pass an instance of a {name}"
             )
     header = {key: value for key, value in found.items() if key not in ("do", "id")}
-    return Study(storage, found["id"], header, sampler or TPESampler(), pruner)
+    return Study(storage, found["id"], header, sampler or PortfolioSampler(), pruner)
 
 
 def _register(storage: Storage) -> dict[str, dict[str, Any]]:
-    """Name to the entry that created it, of all studies: the first of a name has it until it is deleted."""
-    found: dict[str, dict[str, Any]] = {}
-    for _, entry in storage.read(_REGISTER, 0):
-        if entry["do"] == "create":
-            found.setdefault(entry["name"], entry)
-        else:
-            found = {name: other for name, other in found.items() if other["id"] != entry["id"]}
-    return found
+    """Name to the entry that created it, of all studies."""
+    return {entry["name"]: entry for entry in Register(storage).studies().values()}
 
 
 def _find(storage: Storage, name: str | None, where: str) -> dict[str, Any]:

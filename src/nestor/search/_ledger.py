@@ -31,7 +31,27 @@ class Column:
 
 
 class Ledger:
-    """Everything a study knows, in columns; it changes by `apply` alone."""
+    """Everything a study knows, in columns; it changes by `apply` alone.
+
+    What reads it (a sampler, a page, a bridge) gets it from `History.ledger` or `Register.open`. The first
+    ``size`` rows count.
+
+    Attributes:
+        size: how many trials there are.
+        finished: how many of them are finished.
+        state: [rows] their `TrialState`.
+        values: [rows, objectives] what was told, or reported last; NaN for nothing.
+        columns: parameter name to column: ``values`` [rows], as stored, and ``kinds`` [rows], a place in
+            ``domains`` counted from 1, with 0 for a trial without this parameter.
+        domains: all domains that were suggested from.
+
+    >>> from nestor import search
+    >>> study = search.create_study()
+    >>> study.optimize(lambda trial: trial.suggest_int("x", 2, 2), n_trials=3)
+    >>> ledger = search.Register(study.storage).open(0).ledger
+    >>> ledger.values[: ledger.size, 0].tolist()
+    [2.0, 2.0, 2.0]
+    """
 
     def __init__(self, header: dict[str, Any]):
         self.header = header
@@ -44,18 +64,25 @@ class Ledger:
         self.ended = np.full(_FIRST, math.nan)
         self.attempts = np.zeros(_FIRST, np.int16)
         self.order = np.zeros(_FIRST, np.int32)  # numbers of finished trials, as they finished
+        self.calls = np.zeros(_FIRST, np.int32)  # which call of `optimize` ran a trial (its place, from 1)
+        self._call_places: dict[str, int] = {}
+        self._call_sizes: dict[str, int] = {}
+        self.stopped: set[str] = set()  # calls of which no more trials begin
         self.columns: dict[str, Column] = {}
         self.domains: list[Domain] = []
         self._domain_places: dict[Domain, int] = {}
         self.latest: dict[str, Domain] = {}
         self.user_attrs: dict[str, Any] = {}
+        self.system_attrs: dict[str, Any] = {}
         self.trial_attrs: dict[int, dict[str, Any]] = {}
-        self.reports: dict[int, dict[int, float]] = {}
-        self.steps: dict[int, dict[int, float]] = {}  # the same by step: step -> number -> value
+        self.trial_system_attrs: dict[int, dict[str, Any]] = {}
+        self.reports: dict[int, dict[int, Any]] = {}  # number -> step -> a value, or one an objective
+        self.steps: dict[int, dict[int, Any]] = {}  # the same by step: step -> number -> value
         self.constraints: dict[int, tuple[float, ...]] = {}
         self.gradients: dict[int, dict[str, Any]] = {}
         self.errors: dict[int, str] = {}
         self.checkpoints: dict[int, str] = {}
+        self.costs: dict[int, float] = {}  # of trials that told theirs
         self.fixed: dict[int, dict[str, Any]] = {}  # what an enqueued trial was given
         self.owners: dict[int, str] = {}  # of running trials
         self.deaths: dict[int, int] = {}  # how many workers a trial has outlived
@@ -69,15 +96,28 @@ class Ledger:
 
     def apply(self, entry: dict[str, Any]) -> Any:
         """Take one entry of the log into account; what came of it (a number, or whether it held)."""
-        return _VERBS[entry["do"]](self, entry)
+        verb = _VERBS.get(entry["do"])
+        if verb is None:
+            raise NestorError(
+                f"A study holds an entry of a kind that this Nestor does not know: {entry['do']!r}.\n"
+                "Do this: pip install --upgrade nestor"
+            )
+        return verb(self, entry)
 
     # --- entries ------------------------------------------------------------------------------
 
     def _ask(self, entry: dict[str, Any]) -> list[int] | None:
-        """New running trials: their numbers. With `if`: only when the study has that many trials."""
-        if entry.get("if", self.size) != self.size:
-            return None
+        """New running trials: their numbers, or None where a condition does not hold.
+
+        With `if`: only when the study has that many trials. With `limit`: it shall have at most so many. With
+        `call` and `most`: that call of `optimize` shall have begun at most so many.
+        """
         worker, now, count = entry["by"], entry["at"], entry["n"]
+        call = entry.get("call")
+        if entry.get("if", self.size) != self.size or self.size + count > entry.get("limit", math.inf):
+            return None
+        if call is not None and self.called(call) + count > entry.get("most", math.inf):
+            return None
         first = self.size
         numbers = list(range(first, first + count))
         self._grow(first + count)
@@ -86,6 +126,9 @@ class Ledger:
         self.attempts[first : first + count] = 1
         self.size = first + count
         self.owners.update({number: worker for number in numbers})
+        if call is not None:
+            for number in numbers:
+                self._call(number, call)
         self._beat(entry)
         return numbers
 
@@ -108,8 +151,21 @@ class Ledger:
             self.started[number] = now
         self.attempts[number] += 1
         self.owners[number] = worker
+        if entry.get("call") is not None:
+            self._call(number, entry["call"], counted=not self.reports.get(number))
         self._beat(entry)
         return True
+
+    def _call(self, number: int, call: str, counted: bool = True) -> None:
+        """A trial is run by a call of `optimize`, which counts it once."""
+        place = self._call_places.setdefault(call, len(self._call_places) + 1)
+        if self.calls[number] != place:
+            self.calls[number] = place
+            self._call_sizes[call] = self._call_sizes.get(call, 0) + counted
+
+    def _stop(self, entry: dict[str, Any]) -> None:
+        """A call of `optimize` is over: its workers begin no more trials."""
+        self.stopped.add(entry["call"])
 
     def _beat(self, entry: dict[str, Any]) -> None:
         worker = entry["by"]
@@ -144,6 +200,18 @@ class Ledger:
             self.trial_attrs[number] = dict(entry["attrs"])
         return number
 
+    def _fork(self, entry: dict[str, Any]) -> int | None:
+        """A paused trial ends, and a new one takes its place: it goes on from the checkpoint of another one."""
+        number, parent = entry["number"], entry["of"]
+        if self.state[number] != _PAUSED or self.state[parent] >= TrialState.COMPLETE:
+            return None
+        del self.paused[number]
+        self._finish(number, TrialState.PRUNED, {"at": entry["at"]})
+        fork = self._enqueue(entry)
+        if parent in self.checkpoints:  # one who only looks on keeps none
+            self.checkpoints[fork] = self.checkpoints[parent]
+        return fork
+
     def _set(self, entry: dict[str, Any]) -> None:
         """Parameters of a trial: name -> [domain, stored value]."""
         if self.state[entry["number"]] == _RUNNING:
@@ -160,11 +228,17 @@ class Ledger:
         if self.state[entry["number"]] == _RUNNING:
             self.checkpoints[entry["number"]] = entry["data"]
 
+    def _cost(self, entry: dict[str, Any]) -> None:
+        number = entry["number"]
+        self.costs[number] = self.costs.get(number, 0.0) + entry["amount"]
+
     def _attrs(self, entry: dict[str, Any]) -> None:
         number = entry.get("number")
-        (self.user_attrs if number is None else self.trial_attrs.setdefault(number, {})).update(
-            entry["attrs"]
-        )
+        if number is None:
+            self.user_attrs = {**self.user_attrs, **entry.get("attrs", {})}
+            self.system_attrs = {**self.system_attrs, **entry.get("system", {})}
+        else:
+            self._set_attrs(number, entry)
 
     def _tell(self, entry: dict[str, Any]) -> bool:
         """How a trial ended. The first to tell is heard; a late worker, whose trial has ended, is not."""
@@ -184,7 +258,9 @@ class Ledger:
         self.attempts[number] = entry.get("attempt", 0)
         if entry.get("checkpoint"):
             self.checkpoints[number] = entry["checkpoint"]
-        if entry.get("fixed"):
+        if entry.get("cost") is not None:
+            self.costs[number] = entry["cost"]
+        if entry.get("fixed") is not None:
             self.fixed[number] = entry["fixed"]
         if entry["state"] == _RUNNING:
             self.owners[number] = entry.get("by") or ""
@@ -201,10 +277,9 @@ class Ledger:
         for step, value in (entry.get("reports") or {}).items():
             self._set_report(number, int(step), value)
         values = entry.get("values")
-        if values is not None:
-            self.values[number] = values
-        if entry.get("attrs"):
-            self.trial_attrs.setdefault(number, {}).update(entry["attrs"])
+        if values is not None:  # none of them: it has ended without a value, whatever it reported
+            self.values[number] = values if len(values) else math.nan
+        self._set_attrs(number, entry)
         if entry.get("constraints") is not None:
             self.constraints[number] = tuple(entry["constraints"])
         if entry.get("gradient") is not None:
@@ -230,6 +305,21 @@ class Ledger:
 
     def set_param(self, number: int, name: str, domain: Domain, stored: Any) -> None:
         """Write one parameter into its column; doing it twice is doing it once."""
+        column, place = self._column(name, domain)
+        if isinstance(domain, Array):
+            column.arrays[number] = stored if isinstance(stored, np.ndarray) else unpack(stored, domain.shape)
+        else:
+            column.values[number] = stored
+        column.kinds[number] = place
+
+    def set_params(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
+        """The same for one parameter, not an array, of trials one after another."""
+        column, place = self._column(name, domain)
+        column.values[first : first + len(stored)] = stored
+        column.kinds[first : first + len(stored)] = place
+
+    def _column(self, name: str, domain: Domain) -> tuple[Column, int]:
+        """The column of a name, and the place of a domain in the list of domains."""
         place = self._domain_places.get(domain)
         if place is None:
             self.domains.append(domain)
@@ -239,17 +329,25 @@ class Ledger:
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = Column(len(self.state))
-        if isinstance(domain, Array):
-            column.arrays[number] = stored if isinstance(stored, np.ndarray) else unpack(stored, domain.shape)
-        else:
-            column.values[number] = stored
-        column.kinds[number] = place
         self.latest[name] = domain
+        return column, place
 
-    def _set_report(self, number: int, step: int, value: float) -> None:
+    def _set_attrs(self, number: int, entry: dict[str, Any]) -> None:
+        """Notes of a trial, always in a new dictionary: whoever has the old one keeps what it was."""
+        if entry.get("attrs"):
+            self.trial_attrs[number] = {**self.trial_attrs.get(number, {}), **entry["attrs"]}
+        if entry.get("system"):
+            self.trial_system_attrs[number] = {
+                **self.trial_system_attrs.get(number, {}),
+                **entry["system"],
+            }
+
+    def _set_report(self, number: int, step: int, value: Any) -> None:
+        several = isinstance(value, list | tuple)
+        value = tuple(value) if several else value
+        self.values[number, : len(value) if several else 1] = value
         self.reports.setdefault(number, {})[step] = value
         self.steps.setdefault(step, {})[number] = value
-        self.values[number, 0] = value
 
     def _append_row(self, state: TrialState) -> int:
         number = self.size
@@ -269,6 +367,7 @@ class Ledger:
         self.ended = np.concatenate([self.ended, np.full(more, math.nan)])
         self.attempts = np.concatenate([self.attempts, np.zeros(more, np.int16)])
         self.order = np.concatenate([self.order, np.zeros(more, np.int32)])
+        self.calls = np.concatenate([self.calls, np.zeros(more, np.int32)])
         for column in self.columns.values():
             column.values = np.concatenate([column.values, np.zeros(more)])
             column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint16)])
@@ -280,10 +379,26 @@ class Ledger:
         seen, lease = self.leases.get(self.owners.get(number, ""), (-math.inf, 0.0))
         return now > seen + lease
 
-    def claimable(self, now: float) -> int | None:
-        """The first trial that waits for a worker, or whose worker is gone."""
+    def claimable(self, now: float, call: str | None = None) -> int | None:
+        """The first trial (of a call of `optimize`) that waits for a worker, or whose worker is gone."""
         orphans = [number for number in self.owners if self.is_orphan(number, now)]
-        return min([*self.waiting, *orphans], default=None)
+        found = [*self.waiting, *orphans]
+        if call is not None:
+            found = [number for number in found if self.is_of(number, call)]
+        return min(found, default=None)
+
+    def called(self, call: str) -> int:
+        """How many trials a call of `optimize` has begun."""
+        return self._call_sizes.get(call, 0)
+
+    def is_of(self, number: int, call: str) -> bool:
+        """Whether a trial was begun by a call of `optimize`."""
+        return self._call_places.get(call) == self.calls[number]
+
+    def under_way(self, call: str | None = None) -> bool:
+        """Whether a trial (of a call of `optimize`) runs or waits."""
+        numbers = (*self.owners, *self.waiting)
+        return bool(numbers) if call is None else any(self.is_of(number, call) for number in numbers)
 
     def param(self, number: int, name: str) -> tuple[Domain, Any] | None:
         """The domain and the value of a parameter of a trial; None if it has none of that name."""
@@ -308,13 +423,14 @@ class Ledger:
             params={name: value for name, (_, value) in found.items()},
             domains={name: domain for name, (domain, _) in found.items()},
             user_attrs=dict(self.trial_attrs.get(number, ())),
-            reports=dict(self.reports.get(number, ())),
+            reports={step: _first(value) for step, value in self.reports.get(number, {}).items()},
             constraints=self.constraints.get(number),
             gradient=self.gradients.get(number),
             error=self.errors.get(number),
             started=_or_none(self.started[number]),
             ended=_or_none(self.ended[number]),
             attempt=int(self.attempts[number]),
+            system_attrs=dict(self.trial_system_attrs.get(number, ())),
         )
 
     def entry(self, number: int) -> dict[str, Any]:
@@ -327,12 +443,14 @@ class Ledger:
                 domain.as_json(),
                 pack(value) if isinstance(domain, Array) else domain.encode(value),
             ]
+        silent = trial.values is None and trial.state == TrialState.PRUNED and trial.reports
         written = {
             "do": "add",
             "state": int(trial.state),
             "values": trial.values,
             "params": params,
-            "reports": {str(step): value for step, value in trial.reports.items()},
+            "system": trial.system_attrs,
+            "reports": {str(step): value for step, value in self.reports.get(number, {}).items()},
             "attrs": trial.user_attrs,
             "constraints": trial.constraints,
             "gradient": trial.gradient,
@@ -342,9 +460,12 @@ class Ledger:
             "attempt": trial.attempt,
             "by": self.owners.get(number),
             "checkpoint": self.checkpoints.get(number),
-            "fixed": self.fixed.get(number),
+            "cost": self.costs.get(number),
         }
-        return {key: value for key, value in written.items() if value not in (None, {}, ())}
+        kept = {key: value for key, value in written.items() if value not in (None, {}, ())}
+        if number in self.fixed:
+            kept["fixed"] = self.fixed[number]
+        return {**kept, "values": []} if silent else kept
 
     def violations(self, rows: np.ndarray) -> np.ndarray:
         """By how much the constraints of trials are missed, in all; 0 for those that have none."""
@@ -362,6 +483,15 @@ class History:
         ledger: the columns.
         watched: whether trials under way may be looked at (not in the ordered mode).
         memo: for what samplers derive from it; it is forgotten with it.
+
+    >>> from nestor import search
+    >>> class Longest:
+    ...     def __call__(self, asked, name, domain):
+    ...         return min(0.1 * len(asked.history.rows), 1.0)
+    >>> study = search.create_study(sampler=Longest())
+    >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 10), n_trials=3)
+    >>> [round(trial.value, 6) for trial in study.trials]
+    [0.0, 1.0, 2.0]
     """
 
     __slots__ = ("_finished", "_horizon", "_rows", "ledger", "memo", "watched")
@@ -397,6 +527,11 @@ def unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f8").reshape(shape)
 
 
+def _first(value: Any) -> float:
+    """What was reported, of the first objective."""
+    return value[0] if isinstance(value, tuple) else value
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -408,14 +543,17 @@ def _or_none(value: float) -> float | None:
 _VERBS = {
     "ask": Ledger._ask,
     "claim": Ledger._claim,
+    "stop": Ledger._stop,
     "beat": Ledger._beat,
     "orphan": Ledger._orphan,
     "release": Ledger._release,
     "enqueue": Ledger._enqueue,
+    "fork": Ledger._fork,
     "set": Ledger._set,
     "report": Ledger._report,
     "checkpoint": Ledger._checkpoint,
     "attrs": Ledger._attrs,
+    "cost": Ledger._cost,
     "tell": Ledger._tell,
     "add": Ledger._add,
 }

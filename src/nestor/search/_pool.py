@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import pickle
 import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from nestor.errors import BadArgument, NestorError
@@ -42,11 +45,11 @@ class Pool:
         done: Callable[..., None],
         lost: Callable[[str | None], None],
     ):
-        self._work, self._allow, self._done, self._lost = work, allow, done, lost
+        self._allow, self._done, self._lost = allow, done, lost
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[multiprocessing.connection.Connection, list[Any]] = {}  # -> [process, name, busy]
         try:
-            pickle.dumps(work)
+            self._work = pickle.dumps(work)  # read by the worker when it can be interrupted in good order
         except Exception as error:
             raise BadArgument(
                 *("optimize", "objective"),
@@ -60,7 +63,8 @@ class Pool:
     def _start(self) -> None:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(there, self._work), daemon=True)
-        process.start()
+        with _uninterrupted():
+            process.start()
         there.close()
         self._workers[here] = [process, None, False]
 
@@ -78,15 +82,16 @@ class Pool:
         """Interrupt the workers, so that they give back what they do, and wait for them."""
         for process, _, _ in self._workers.values():
             if process.is_alive() and process.pid:
-                _interrupt(process.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)
         for connection, (process, name, _) in list(self._workers.items()):
+            connection.close()  # who waits for a word from here goes home too
             process.join(timeout=10)
             if process.is_alive():
                 process.kill()
                 process.join()
             if process.exitcode != 0:
                 self._lost(name)
-            connection.close()
         self._workers.clear()
 
     def _hear(self, connection: multiprocessing.connection.Connection) -> None:
@@ -100,12 +105,19 @@ class Pool:
             worker[1] = said
         elif word == "leave":
             worker[2] = self._allow()
-            connection.send(worker[2])
+            try:
+                connection.send(worker[2])
+            except OSError:  # it died in the meantime
+                self._gone(connection)
         elif word == "done":
             worker[2] = False
             self._done(*said)
         else:
-            raise pickle.loads(said[0]) if said[0] else NestorError(f"A worker failed:\n{said[1]}")
+            if not said[0]:
+                raise NestorError(f"A worker failed:\n{said[1]}")
+            error = pickle.loads(said[0])
+            error.add_note(f"It was raised in a worker:\n{said[1]}")
+            raise error
 
     def _gone(self, connection: multiprocessing.connection.Connection) -> None:
         process, name, busy = self._workers.pop(connection)
@@ -122,29 +134,50 @@ class Pool:
         self._start()
 
 
-def _interrupt(pid: int) -> None:
-    import contextlib
-    import os
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C on a terminal reaches the workers too; one that still starts is deaf to it until it can obey."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGINT)
+
+def _interrupted(signum: int, frame: Any) -> None:
+    """Ctrl-C counts once: the second one would fall into the cleaning up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt("a worker was interrupted")
 
 
-def _serve(connection: multiprocessing.connection.Connection, work: Work) -> None:
+def _serve(connection: multiprocessing.connection.Connection, pickled: bytes) -> None:
+    """The life of a worker."""
+
     def leave() -> bool:
         connection.send(("leave", None))
         return connection.recv()
 
     try:
+        signal.signal(signal.SIGINT, _interrupted)
+        work = pickle.loads(pickled)
         work(
             lambda name: connection.send(("name", name)), leave, lambda *said: connection.send(("done", said))
         )
     except (KeyboardInterrupt, BrokenPipeError, EOFError):
         return
     except BaseException as error:
-        try:
-            pickled = pickle.dumps(error)
-            pickle.loads(pickled)
-        except Exception:
-            pickled = b""
-        connection.send(("error", (pickled, traceback.format_exc())))
+        with contextlib.suppress(KeyboardInterrupt, OSError):
+            connection.send(("error", (_pickled(error), traceback.format_exc())))
+
+
+def _pickled(error: BaseException) -> bytes:
+    """An error as bytes; none where it cannot travel."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:
+        return b""
+    return pickled

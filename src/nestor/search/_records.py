@@ -76,13 +76,14 @@ class FrozenTrial:
         params: parameter name to value, in the order in which they were suggested.
         domains: parameter name to the domain that it was suggested from.
         user_attrs: what `Trial.set_user_attr` was told.
-        reports: step to the value reported at it.
+        reports: step to the value reported at it (of the first objective).
         constraints: each satisfied where it is <= 0, or None.
         gradient: parameter name to the derivative of the value, or None.
         error: what a failed trial raised, as text.
         started: seconds since the epoch, or None.
         ended: seconds since the epoch, or None.
         attempt: how many workers have worked on it.
+        system_attrs: notes of programs (a sampler, a bridge to another library), not of the user.
 
     >>> from nestor import search
     >>> study = search.create_study()
@@ -104,6 +105,7 @@ class FrozenTrial:
     started: float | None
     ended: float | None
     attempt: int
+    system_attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def value(self) -> float | None:

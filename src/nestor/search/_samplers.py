@@ -7,7 +7,7 @@ import inspect
 import itertools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,12 +27,22 @@ class Asked:
         history: the finished trials that it may learn from.
         given: the parameters that the trial has already: name to (domain, place in [0, 1]).
         memo: for what the sampler derives from those, from one suggestion to the next.
+        commit: adds entries to the log of the study, for a sampler that must keep notes beside trials (those of
+            other libraries); None where there is no log. What samplers suggest is written down without it.
+
+    >>> from nestor import search
+    >>> class Alternating:
+    ...     def __call__(self, asked, name, domain):
+    ...         return asked.number % 2
+    >>> study = search.create_study(sampler=Alternating())
+    >>> [trial.suggest_int("x", 0, 9) for trial in study.ask(4)]
+    [0, 9, 0, 9]
     """
 
-    __slots__ = ("given", "history", "memo", "number")
+    __slots__ = ("commit", "given", "history", "memo", "number")
 
-    def __init__(self, number: int, history: History):
-        self.number, self.history = number, history
+    def __init__(self, number: int, history: History, commit: Callable[..., Any] | None = None):
+        self.number, self.history, self.commit = number, history, commit
         self.given: dict[str, tuple[Domain, Any]] = {}
         self.memo: dict[Any, Any] = {}
 
@@ -78,6 +88,17 @@ def mixed(seed: int, number: int, name: str) -> int:
     return bits
 
 
+def mixed_many(seed: int, numbers: np.ndarray, name: str) -> np.ndarray:
+    """The same for many trials: uint64 [n] -> uint64 [n]."""
+    bits = np.zeros(len(numbers), np.uint64)
+    for part in (np.uint64(seed & _MASK), numbers, np.uint64(zlib.crc32(name.encode()))):
+        bits = bits + part + np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits = bits ^ (bits >> np.uint64(31))
+    return bits
+
+
 def generator(seed: int, number: int, name: str) -> np.random.Generator:
     """A generator of random numbers for one parameter of one trial."""
     return np.random.Generator(np.random.Philox(key=mixed(seed, number, name)))
@@ -108,6 +129,11 @@ class RandomSampler:
     def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
         """A place in [0, 1)."""
         return uniform(self.seed, asked.number, name, domain)
+
+    def places(self, numbers: Sequence[int], name: str) -> list[float]:
+        """The same for a parameter, not an array, of many trials at once."""
+        bits = mixed_many(self.seed, np.array(numbers, np.uint64), name)
+        return ((bits >> np.uint64(11)) * 2.0**-53).tolist()
 
 
 class QuasiRandomSampler:

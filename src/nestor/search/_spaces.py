@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import math
 from typing import Any
 
@@ -43,8 +44,8 @@ class Float:
                     want="positive, and absent with log=True",
                     do="drop one",
                 )
-            count = math.floor((self.high - self.low) / self.step + 1e-8)
-            object.__setattr__(self, "high", self.low + count * self.step)
+            object.__setattr__(self, "step", float(self.step))
+            object.__setattr__(self, "high", _last_step(self.low, self.high, self.step))
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
@@ -328,6 +329,13 @@ def domain_from_json(written: list[Any]) -> Domain:
     """The domain that `as_json` wrote."""
     kind, *rest = written
     return Categorical(tuple(rest)) if kind == "categorical" else _KINDS[kind](*rest)
+
+
+def _last_step(low: float, high: float, step: float) -> float:
+    """The last number at or below ``high`` that steps from ``low`` reach, in decimals: 0.1 and 0.2 are 0.3."""
+    first, last, width = (decimal.Decimal(repr(float(number))) for number in (low, high, step))
+    count = math.floor((last - first) / width + decimal.Decimal("1e-8"))
+    return float(first + count * width)
 
 
 def _check_range(where: str, low: float, high: float, log: bool) -> None:

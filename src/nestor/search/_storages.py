@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._ledger import Ledger
+from nestor.search._sql import DATABASES, SQLStorage, shown
 
 SCHEMA = 1  # raise it with a line in _MIGRATIONS
 _MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}  # version -> what makes it the next one
@@ -26,7 +27,8 @@ class Storage(Protocol):
 
     ``append`` adds entries in one transaction, all or none, and returns the place of the last; ``read`` returns
     what stands after a place, with places that only grow. Entries of several processes must stand in one order
-    for all readers.
+    for all readers. A storage may also have ``lease`` (seconds, see `FileStorage`), ``drop(study)``, which removes
+    the entries of a study that was deleted, and ``now()``, the one clock by which leases of several machines are told.
 
     >>> from nestor import search
     >>> class Listed:
@@ -162,9 +164,14 @@ class FileStorage:
             return self._connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
-        _patiently(connection, "PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
-        _prepare(connection, self.path)
+        try:
+            _refuse_others(connection, self.path)
+            _patiently(connection, "PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
+            _prepare(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
         self._connection, self._process = connection, os.getpid()
         return connection
 
@@ -196,16 +203,29 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Put no tables into a database that another program made."""
+    rows = _patiently(connection, "SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in rows}
+    if tables and "schema" not in tables:
+        theirs = {"studies", "trials"} <= tables
+        raise NestorError(
+            f"{path} is a database of {'Optuna' if theirs else 'another program'}, and no file of studies.\n"
+            + ("Do this: nestor.optuna.import_study" if theirs else "Do this: take another path")
+            + (f"('sqlite:///{path}', storage='another.db')" if theirs else "")
+        )
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     """Run a statement for which SQLite does not wait by itself while another process opens the file."""
-    for attempt in range(2000):
+    for _ in range(2000):
         try:
-            connection.execute(statement)
-            return
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if attempt == 1999 or "locked" not in str(error):
+            if "locked" not in str(error):
                 raise
             time.sleep(0.005)
+    return connection.execute(statement)
 
 
 def _reopen(path: str, sync: str, lease: float) -> FileStorage:
@@ -213,7 +233,7 @@ def _reopen(path: str, sync: str, lease: float) -> FileStorage:
 
 
 def storage_at(where: Any, function: str) -> Storage:
-    """The storage that a user means: None, a storage, a path, or ``sqlite:///path``."""
+    """The storage that a user means: None, a storage, a path, ``sqlite:///path``, or the URL of a database."""
     if where is None:
         return MemoryStorage()
     if isinstance(where, os.PathLike):
@@ -224,11 +244,14 @@ def storage_at(where: Any, function: str) -> Storage:
             return FileStorage(where)
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
             return FileStorage(rest[1:])
+        if scheme.partition("+")[0] in DATABASES or "+" in scheme:
+            return SQLStorage(where)
+        where = shown(where)
     elif isinstance(where, Storage):
         return where
     raise BadArgument(
         *(function, "storage"),
         got=where,
-        want="None, a path, 'sqlite:///path', or an object with append and read",
+        want="None, a path, 'sqlite:///path', 'postgresql://...', 'mysql://...', or an object with append and read",
         do="pass 'sqlite:///study.db'",
     )

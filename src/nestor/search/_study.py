@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import math
 import os
-import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,18 +15,22 @@ import numpy as np
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
+from nestor.search._executors import Executor
+from nestor.search._given import entry_of, is_there
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
-from nestor.search._pool import Pool
+from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
-from nestor.search._records import Direction, FrozenTrial, TrialPruned, TrialState
+from nestor.search._records import Direction, FrozenTrial, TrialState
+from nestor.search._runs import Exhausted, Plan, Watch, alone, checked, together, whole
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
-from nestor.search._storages import FileStorage, MemoryStorage, Storage
+from nestor.search._storages import Storage
 from nestor.search._tpe import non_dominated
-from nestor.search._trial import Trial
+from nestor.search._trial import Trial, suggest_space
 from nestor.search._view import Trials, frame
 
 Objective = Callable[[Trial], Any]
+_METRIC_NAMES = "study:metric_names"  # the note that Optuna keeps under this name too
 
 
 class Study:
@@ -38,6 +40,7 @@ class Study:
         name: its name in its storage.
         sampler: what suggests parameters.
         pruner: what ends trials early, or None.
+        storage: where it is kept.
 
     >>> from nestor import search
     >>> study = search.create_study(sampler=search.TPESampler(seed=0))
@@ -51,6 +54,7 @@ class Study:
     ):
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
+        self.storage, self._stopped = storage, False
         self._storage, self._identity, self._header = storage, identity, header
         self._channel: Direct | Shared = channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
@@ -69,6 +73,26 @@ class Study:
     def directions(self) -> tuple[Direction, ...]:
         """The directions of the objectives."""
         return self._channel.ledger.directions
+
+    @property
+    def parent(self) -> tuple[str, int] | None:
+        """The study and the number of the trial in which this one was made (``create_study(parent=trial)``)."""
+        parent = self._header.get("parent")
+        return None if parent is None else (parent["study"], parent["number"])
+
+    def nested(self, number: int | None = None) -> list[str]:
+        """The names of the studies that were made inside the trials, or inside one of them."""
+        below = inner(self._storage, self._identity)
+        return [header["name"] for at in sorted(below) if number in (None, at) for header in below[at]]
+
+    def cost(self, number: int | None = None) -> float:
+        """What the trials cost, or one of them: what `Trial.add_cost` said, and what nested studies cost; else 1."""
+        return cost(self._storage, self._identity, self._ledger, number)
+
+    @property
+    def created(self) -> float:
+        """When it was created: seconds since the epoch."""
+        return float(self._header["created"])
 
     @property
     def direction(self) -> Direction:
@@ -113,6 +137,11 @@ class Study:
         """The value of `best_trial`."""
         return float(self.best_trial.value or 0.0)
 
+    def _best(self) -> float | None:
+        """The value of `best_trial`, or None where there is none."""
+        one = len(self.directions) == 1
+        return self.best_value if one and len(self._feasible(self._channel.ledger)) else None
+
     @property
     def best_params(self) -> dict[str, Any]:
         """The parameters of `best_trial`."""
@@ -125,7 +154,25 @@ class Study:
 
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the study."""
-        self._channel.commit({"do": "attrs", "attrs": {name: value}, "at": time.time()})
+        self._channel.commit({"do": "attrs", "attrs": {name: value}, "at": self._channel.now()})
+
+    @property
+    def system_attrs(self) -> dict[str, Any]:
+        """The notes of programs beside the study."""
+        return dict(self._ledger.system_attrs)
+
+    @property
+    def metric_names(self) -> list[str] | None:
+        """What `set_metric_names` was told, or None."""
+        return self._ledger.system_attrs.get(_METRIC_NAMES)
+
+    def set_metric_names(self, names: Sequence[str]) -> None:
+        """Name the objectives, one name each; tables and pictures show the names."""
+        if isinstance(names, str) or len(names) != len(self.directions):
+            want = f"{len(self.directions)} names, one an objective"
+            raise BadArgument("set_metric_names", "names", got=names, want=want, do="give one name each")
+        system = {_METRIC_NAMES: list(names)}
+        self._channel.commit({"do": "attrs", "attrs": {}, "system": system, "at": time.time()})
 
     def trials_dataframe(self) -> Any:
         """A pandas.DataFrame, one row a trial; needs pandas (``pip install 'nestor[search]'``)."""
@@ -158,15 +205,16 @@ class Study:
         if n is not None and (isinstance(n, bool) or int(n) != n or n < 1):
             raise BadArgument("ask", "n", got=n, want="None or a whole number >= 1", do="pass n=8")
         self._channel.sync()
-        trials = []
-        while len(trials) < (n or 1) and (claimed := self._claim()) is not None:
+        trials: list[Trial] = []
+        fresh = 0
+        while len(trials) < (n or 1) and (claimed := self._claim({})) is not None:
             trials.append(self._trial(claimed, None))
         if len(trials) < (n or 1):
             numbers = self._channel.commit(self._asking((n or 1) - len(trials)))[0]
             trials += [self._trial(number, None) for number in numbers]
-        for trial in trials if space else ():
-            for name, domain in (space or {}).items():
-                trial.suggest(name, domain)
+            fresh = len(numbers)
+        if space:
+            suggest_space(trials[: len(trials) - fresh], trials[len(trials) - fresh :], space)
         return trials[0] if n is None else trials
 
     def tell(
@@ -208,14 +256,27 @@ class Study:
             self._channel.commit(*entries)
 
     def enqueue_trial(
-        self, params: Mapping[str, Any], *, user_attrs: Mapping[str, Any] | None = None
+        self,
+        params: Mapping[str, Any],
+        *,
+        user_attrs: Mapping[str, Any] | None = None,
+        skip_if_exists: bool = False,
     ) -> None:
-        """Have a trial with these parameters run before others; what is not given is sampled."""
+        """Have a trial with these parameters run before others; what is not given is sampled.
+
+        Args:
+            params: parameter name to value.
+            user_attrs: notes beside the trial.
+            skip_if_exists: whether nothing happens where a trial with just these parameters is there, in
+                whatever state.
+        """
         given = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()
         }
+        if skip_if_exists and is_there(self._ledger, given):
+            return
         self._channel.commit(
-            {"do": "enqueue", "params": given, "attrs": dict(user_attrs or {}), "at": time.time()}
+            {"do": "enqueue", "params": given, "attrs": dict(user_attrs or {}), "at": self._channel.now()}
         )
 
     def add_trial(self, trial: FrozenTrial) -> None:
@@ -230,23 +291,41 @@ class Study:
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the study to a file of JSON lines: a header, then one trial a line; see `import_study`."""
-        ledger = self._ledger
         with Path(path).open("w", encoding="utf-8") as file:
-            head = {"nestor_study": 1, **self._header, "user_attrs": ledger.user_attrs}
-            for line in (head, *(ledger.entry(number) for number in range(ledger.size))):
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            file.writelines(line + "\n" for line in self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The lines that `export` writes, one by one."""
+        ledger = self._ledger
+        notes = {"user_attrs": ledger.user_attrs, "system_attrs": ledger.system_attrs}
+        yield json.dumps({"nestor_study": 1, **self._header, **notes}, separators=(",", ":"))
+        for number in range(ledger.size):
+            yield json.dumps(ledger.entry(number), separators=(",", ":"))
 
     def _asking(self, count: int, size: int | None = None) -> dict[str, Any]:
         channel = self._channel
-        entry = {"do": "ask", "by": channel.worker, "at": time.time(), "lease": channel.lease, "n": count}
+        entry = {
+            "do": "ask",
+            "by": channel.worker,
+            "at": self._channel.now(),
+            "lease": channel.lease,
+            "n": count,
+        }
         return entry if size is None else {**entry, "if": size}
 
-    def _claim(self) -> int | None:
-        """Take over a trial that waits, or the one that the pruner promotes; None when there is none."""
+    def _claim(self, more: Mapping[str, Any], within: str | None = None) -> int | None:
+        """Take over a trial that waits, or the one that the pruner promotes; None when there is none.
+
+        Args:
+            more: parts of the entry that claims it.
+            within: only trials of this call of `optimize`.
+        """
         while True:
-            ledger, now = self._channel.ledger, time.time()
-            number = ledger.claimable(now) if ledger.waiting or ledger.owners else None
-            if number is None and ledger.paused:
+            ledger, now = self._channel.ledger, self._channel.now()
+            number = ledger.claimable(now, within) if ledger.waiting or ledger.owners else None
+            if number is None and ledger.paused and within is None:
+                if self._forked(ledger):
+                    continue
                 promote = getattr(self.pruner, "promote", None)
                 number = None if promote is None else promote(ledger)
             if number is None:
@@ -258,12 +337,21 @@ class Study:
             attempt = int(ledger.attempts[number]) + 1
             channel = self._channel
             entry = {"do": "claim", "number": number, "attempt": attempt, "by": channel.worker, "at": now}
-            if channel.commit({**entry, "lease": channel.lease})[0]:
+            if channel.commit({**entry, "lease": channel.lease, **more})[0]:
                 return number
+
+    def _forked(self, ledger: Ledger) -> bool:
+        """Let the pruner put another trial in the place of a paused one; whether there is one to look at now."""
+        fork = getattr(self.pruner, "fork", None)
+        entry = None if fork is None else fork(ledger)
+        if entry is None:
+            return False
+        self._channel.commit({**entry, "do": "fork", "at": self._channel.now()})
+        return True
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag
-        asked = Asked(number, self._history(horizon))
+        asked = Asked(number, self._history(horizon), self._channel.commit)
         return Trial(number, self._channel, self.sampler, self.pruner, asked, horizon)
 
     def _history(self, horizon: int | None) -> History:
@@ -292,7 +380,7 @@ class Study:
             raise BadArgument(
                 "tell", "trial", got=number, want="a trial of this study", do="pass what ask gave"
             )
-        entry: dict[str, Any] = {"do": "tell", "number": number, "at": time.time()}
+        entry: dict[str, Any] = {"do": "tell", "number": number, "at": self._channel.now()}
         if values is not None:
             found = [float(value) for value in (values if np.ndim(values) else (values,))]
             if len(found) != len(ledger.directions):
@@ -310,6 +398,8 @@ class Study:
         missed = constraints if constraints is not None or isinstance(trial, int) else trial.constraints
         if missed is not None:
             entry["constraints"] = [float(value) for value in missed]
+        if gradient is None and isinstance(trial, Trial) and "values" in entry:
+            gradient = trial.gradient
         if gradient is not None:
             entry["gradient"] = {name: np.asarray(slope, float).tolist() for name, slope in gradient.items()}
         if error:
@@ -317,6 +407,13 @@ class Study:
         return entry
 
     # --- optimize -----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin no more trials in the `optimize` that runs; those under way end. For callbacks and objectives.
+
+        An objective in a process of its own does not reach the others: call it in a callback there.
+        """
+        self._stopped = True
 
     def optimize(
         self,
@@ -329,6 +426,9 @@ class Study:
         callbacks: Sequence[Callable[[Study, FrozenTrial], Any]] = (),
         progress: bool = False,
         ordered: int | None = None,
+        total: int | None = None,
+        batch: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         """Run trials.
 
@@ -336,7 +436,8 @@ class Study:
         first, and raises KeyboardInterrupt.
 
         Args:
-            objective: takes a `Trial`; returns the value, or one value an objective.
+            objective: takes a `Trial`; returns the value, or one value an objective. An exception that it returns
+                fails the trial and ends nothing.
             n_trials: how many to run now; None for as many as time and sampler allow.
             timeout: seconds after which no more trials begin.
             n_workers: processes. With more than one, the objective must be importable, and JAX is not imported
@@ -346,208 +447,40 @@ class Study:
             progress: whether to show a progress bar.
             ordered: K makes a seeded study the same with any number of workers up to K: a trial learns from those
                 that are K or more numbers before it, and begins when these have ended.
+            total: how many trials the study is to have in the end, those of others included. So a program can be
+                started again, and many programs share the work: a worker that finds the study full waits for the
+                trials that others still run, and takes them over when their workers die.
+            batch: calls the objective with lists of so many trials (the last list may be shorter), which all
+                learn from the same trials. It returns a list with the value of each, or in its place an
+                exception: `TrialPruned`, or anything else for a trial that has failed. In this process alone.
+            executor: where the ``n_workers`` workers run instead of in processes of this machine; see `Executor`.
         """
-        for name, count in (("n_trials", n_trials), ("n_workers", n_workers), ("ordered", ordered)):
-            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
-                raise BadArgument(
-                    "optimize", name, got=count, want="a whole number >= 1", do=f"pass {name}=4"
-                )
-        stop = None if timeout is None else time.monotonic() + timeout
-        plan = _Plan(objective, n_trials, stop, catch if isinstance(catch, tuple) else (catch,), ordered)
-        watch = _Watch(self, callbacks, n_trials, progress)
+        whole("optimize", n_trials=n_trials, total=total, n_workers=n_workers, ordered=ordered, batch=batch)
+        if batch is not None and (ordered is not None or n_workers > 1 or executor is not None):
+            do = "drop the others, or batch"
+            raise BadArgument(
+                "optimize", "batch", got=batch, want="alone: one worker, no ordered mode", do=do
+            )
+        if executor is not None and not isinstance(executor, Executor):
+            want, do = "an object with submit", "pass a ThreadPoolExecutor or a DaskExecutor"
+            raise BadArgument("optimize", "executor", got=executor, want=want, do=do)
+        until = None if timeout is None else time.time() + timeout
+        plan = Plan(objective, n_trials, total, until, checked(catch), ordered, batch)
+        left = None if total is None else max(total - self._ledger.size, 0)
+        expected = min((count for count in (n_trials, left) if count is not None), default=None)
+        watch = Watch(self, callbacks, expected, progress)
+        self._stopped = False
         try:
-            if n_workers == 1:
-                while plan.more(self):
-                    number, counted = self._run_one(plan)
-                    plan.started += counted
-                    watch(number)
+            if n_workers == 1 and executor is None:
+                alone(self, plan, watch)
             else:
-                self._run_many(plan, n_workers, watch)
-        except _Exhausted:
+                together(self, plan, n_workers, executor, watch)
+        except Exhausted:
             pass
         finally:
             self._channel.flush()
             watch.close()
 
-    def _run_one(self, plan: _Plan) -> tuple[int, bool]:
-        """One trial from beginning to end; its number, and whether it was not merely promoted."""
-        trial, counted = self._next(plan)
-        try:
-            values = plan.objective(trial)
-            entry = self._telling(trial, values, None, None, None)
-        except TrialPruned:
-            entry = self._telling(trial, None, trial.ended_as, None, None)
-        except KeyboardInterrupt:
-            self._channel.commit({"do": "release", "number": trial.number, "by": self._channel.worker})
-            raise
-        except Exception as error:
-            text = "".join(traceback.format_exception_only(error)).strip()
-            self._channel.commit(self._telling(trial, None, TrialState.FAILED, None, None, text))
-            if not isinstance(error, plan.catch):
-                raise
-            return trial.number, counted
-        self._channel.commit(entry)
-        return trial.number, counted
-
-    def _next(self, plan: _Plan) -> tuple[Trial, bool]:
-        """The next trial; in the ordered mode it waits until all are finished that it learns from."""
-        pause, lag = 0.001, plan.ordered
-        while True:
-            self._channel.sync()
-            ledger = self._channel.ledger
-            claimed = self._claim()
-            if claimed is not None:
-                return self._trial(claimed, lag), not ledger.reports.get(claimed)
-            size = ledger.size
-            limit = getattr(self.sampler, "limit", None)
-            if limit is not None and size >= limit:
-                raise _Exhausted
-            if lag is None:
-                return self._trial(self._channel.commit(self._asking(1))[0][0], None), True
-            if bool((ledger.state[: max(size - lag + 1, 0)] >= TrialState.PAUSED).all()):
-                numbers = self._channel.commit(self._asking(1, size))[0]
-                if numbers is not None:
-                    return self._trial(numbers[0], lag), True
-                continue
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-
-    def _run_many(self, plan: _Plan, n_workers: int, watch: _Watch) -> None:
-        """Workers in processes of their own, over a shared storage; memory is put into a file for the while."""
-        if plan.ordered is not None and n_workers > plan.ordered:
-            raise BadArgument("optimize", "n_workers", got=n_workers, want="<= ordered", do="raise ordered")
-        if not isinstance(self._storage, MemoryStorage):
-            self._run_pool(self._storage, plan, n_workers, watch)
-            return
-        direct, ledger = self._channel, self._channel.ledger
-        with tempfile.TemporaryDirectory() as folder:
-            storage = FileStorage(Path(folder) / "study.db")
-            here = {"do": "beat", "by": direct.worker, "at": time.time(), "lease": 1e18}
-            notes = {"do": "attrs", "attrs": ledger.user_attrs}
-            storage.append(self._identity, [here, notes, *(ledger.entry(n) for n in range(ledger.size))])
-            self._channel = Shared(storage, self._identity, self._header)
-            try:
-                self._run_pool(storage, plan, n_workers, watch)
-            finally:
-                self._channel.sync()
-                self._channel.close()
-                ledger.become(self._channel.ledger)
-                self._channel, self._histories = direct, {}
-                storage.close()
-
-    def _run_pool(self, storage: Storage, plan: _Plan, n_workers: int, watch: _Watch) -> None:
-        def allow() -> bool:
-            self._channel.sync()
-            go = plan.more(self)
-            plan.started += go
-            return go
-
-        def done(number: int, counted: bool) -> None:
-            plan.started -= not counted
-            self._channel.sync()
-            watch(number)
-
-        def lost(worker: str | None) -> None:
-            if worker is not None:
-                plan.started -= 1
-                self._channel.commit({"do": "orphan", "worker": worker, "at": time.time()})
-
-        share = dataclasses.replace(plan, n_trials=None, stop=None)
-        work = _WorkerTask(storage, self._identity, self._header, self.sampler, self.pruner, share)
-        Pool(work, n_workers, allow, done, lost).run()
-
-
-class _Exhausted(NestorError):
-    """The sampler has no more points."""
-
-
-@dataclasses.dataclass
-class _Plan:
-    """What a call of `optimize` is to do."""
-
-    objective: Objective
-    n_trials: int | None
-    stop: float | None
-    catch: tuple[type[Exception], ...]
-    ordered: int | None
-    started: int = 0
-
-    def more(self, study: Study) -> bool:
-        """Whether another trial may begin."""
-        late = self.stop is not None and time.monotonic() >= self.stop
-        return not late and (self.n_trials is None or self.started < self.n_trials)
-
-
-@dataclasses.dataclass
-class _WorkerTask:
-    """What a worker process does; it opens the storage anew."""
-
-    storage: Storage
-    identity: str
-    header: dict[str, Any]
-    sampler: Sampler
-    pruner: Pruner | None
-    plan: _Plan
-
-    def __call__(
-        self, introduce: Callable[[str], None], leave: Callable[[], bool], done: Callable[..., None]
-    ) -> None:
-        """Run a trial each time that there is leave."""
-        study = Study(self.storage, self.identity, self.header, self.sampler, self.pruner)
-        introduce(study._channel.worker)
-        while leave():
-            try:
-                done(*study._run_one(self.plan))
-            except _Exhausted:
-                return
-
-
-class _Watch:
-    """Calls the callbacks and moves the progress bar."""
-
-    def __init__(
-        self, study: Study, callbacks: Sequence[Callable[..., Any]], total: int | None, progress: bool
-    ):
-        self._study, self._callbacks, self._bar = study, callbacks, None
-        if progress:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit="trial", dynamic_ncols=True)
-
-    def __call__(self, number: int) -> None:
-        study = self._study
-        if self._bar is not None:
-            if len(study.directions) == 1 and len(study._feasible(study._channel.ledger)):
-                self._bar.set_postfix_str(f"best {study.best_value:.6g}", refresh=False)
-            self._bar.update(1)
-        for callback in self._callbacks:
-            callback(study, study._channel.ledger.trial(number))
-
-    def close(self) -> None:
-        """End the line."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def entry_of(trial: FrozenTrial, header: dict[str, Any]) -> dict[str, Any]:
-    """A record as the entry that adds it."""
-    scratch = Ledger({**header, "directions": header["directions"]})
-    scratch.size = 0
-    number = scratch._append_row(trial.state)
-    for name, value in trial.params.items():
-        domain = trial.domains[name]
-        stored = np.asarray(value, float) if hasattr(domain, "shape") else domain.encode(value)
-        scratch.set_param(number, name, domain, stored)
-    entry = scratch.entry(number)
-    more = {
-        "values": trial.values,
-        "reports": {str(step): value for step, value in trial.reports.items()},
-        "attrs": dict(trial.user_attrs),
-        "constraints": trial.constraints,
-        "gradient": trial.gradient,
-        "error": trial.error,
-        "started": trial.started,
-        "at": trial.ended,
-        "attempt": trial.attempt,
-    }
-    return {**entry, **{key: value for key, value in more.items() if value not in (None, {}, ())}}
+    def _opener(self, storage: Storage) -> Callable[[], Study]:
+        """What makes this study where a worker is, over a storage that it can open there."""
+        return functools.partial(Study, storage, self._identity, self._header, self.sampler, self.pruner)

@@ -268,9 +268,15 @@ def _front_order(losses: np.ndarray, complete: np.ndarray) -> np.ndarray:
     """Ranks for several objectives: front by front, the less crowded first, until more are ranked than are good."""
     rank = np.full(len(losses), np.inf)
     rank[~complete] = losses[~complete, 0]
-    left = np.flatnonzero(complete)
-    done = 0
-    while len(left) and done <= _MOST_GOOD:
+    rank[complete] = front_by_front(losses[complete], _MOST_GOOD + 1)
+    return rank
+
+
+def front_by_front(losses: np.ndarray, wanted: int) -> np.ndarray:
+    """The rank of each row: front by front, the less crowded first, until so many are ranked. [n, k] -> [n]."""
+    rank = np.empty(len(losses))
+    left, done = np.arange(len(losses)), 0
+    while len(left) and done < wanted:
         front = left[non_dominated(losses[left])]
         order = front[np.argsort(-_crowding(losses[front]), kind="stable")]
         rank[order] = done + np.arange(len(order))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickle
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.search._channels import Direct, Shared
 from nestor.search._pruners import Curves, Pruner
-from nestor.search._records import TrialState
+from nestor.search._records import Direction, TrialState
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Array, Categorical, Domain, Float, Int
 
@@ -41,7 +41,9 @@ class Trial:
         "_channel",
         "_constraints",
         "_given",
+        "_gradient",
         "_horizon",
+        "_named",
         "_pruner",
         "_sampler",
         "_verdict",
@@ -63,6 +65,8 @@ class Trial:
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
+        self._named: dict[str, float] = {}
+        self._gradient: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self.params})"
@@ -162,25 +166,36 @@ class Trial:
         """Parameter name to value, so far."""
         return dict(self._given)
 
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions of the study's objectives."""
+        return self._channel.ledger.directions
+
     # --- what an objective tells --------------------------------------------------------------
 
-    def report(self, value: float, step: int) -> None:
+    def report(self, value: float | Sequence[float], step: int) -> None:
         """Say how good the trial is at a step (a whole number >= 0: an epoch, a budget).
 
         Args:
-            value: in the direction of the (first) objective.
+            value: one value an objective; one number alone is of the first.
             step: reported again, the last value counts.
         """
         if isinstance(step, bool) or int(step) != step or step < 0:
             raise BadArgument("report", "step", got=step, want="a whole number >= 0", do="count from 0")
-        self._commit({"do": "report", "number": self.number, "step": int(step), "value": float(value)})
+        count = len(self._channel.ledger.directions)
+        if np.ndim(value) and len(value) != count:  # type: ignore[arg-type]
+            want = f"a number, or {count} of them, one an objective"
+            raise BadArgument("report", "value", got=value, want=want, do="report one value an objective")
+        told = [float(one) for one in value] if np.ndim(value) else float(value)  # type: ignore[union-attr, arg-type]
+        self._commit({"do": "report", "number": self.number, "step": int(step), "value": told})
 
     def should_prune(self) -> bool:
         """Whether to stop now, with ``raise TrialPruned(...)``; what was reported decides."""
         reports = self._channel.ledger.reports.get(self.number)
         if self._pruner is None or not reports:
             return False
-        curves = Curves(self._channel.ledger, self.number, self._horizon)
+        channel = self._channel
+        curves = Curves(channel.ledger, self.number, self._horizon, channel.commit)
         self._verdict = self._pruner(curves, max(reports))
         return self._verdict != TrialState.RUNNING
 
@@ -198,6 +213,19 @@ class Trial:
         data = self._channel.ledger.checkpoints.get(self.number)
         return None if data is None else pickle.loads(base64.b64decode(data))
 
+    def add_cost(self, amount: float) -> None:
+        """Say what the trial has cost so far, more to what it said before: training runs, epochs, seconds, as you like.
+
+        `Study.cost` adds it up, over studies made inside trials too. A trial that says nothing costs 1, or what the
+        studies inside it cost.
+
+        Args:
+            amount: finite and at least 0.
+        """
+        if not (math.isfinite(amount) and amount >= 0):
+            raise BadArgument("add_cost", "amount", got=amount, want="finite and >= 0", do="pass 1.0")
+        self._commit({"do": "cost", "number": self.number, "amount": float(amount)})
+
     def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a note (anything that JSON can hold) beside the trial."""
         self._commit({"do": "attrs", "number": self.number, "attrs": {name: value}})
@@ -205,6 +233,54 @@ class Trial:
     def set_constraints(self, values: Sequence[float]) -> None:
         """Say how far constraints are missed: each holds where its value is <= 0."""
         self._constraints = tuple(float(value) for value in values)
+
+    def set_constraint(self, name: str, value: float) -> None:
+        """Say how far one constraint is missed, by its name: it holds where its value is <= 0."""
+        if not float(value) == float(value):
+            raise BadArgument("set_constraint", "value", got=value, want="a number", do="look into it")
+        self._named[name] = float(value)
+        self.set_constraints(list(self._named.values()))
+        note = {f"constraints:{name}": float(value)}
+        self._commit({"do": "attrs", "number": self.number, "attrs": {}, "system": note})
+
+    def set_gradient(self, gradient: Mapping[str, Any]) -> None:
+        """Say the derivative of the value that will be told, by floats and arrays, each in its own units.
+
+        Args:
+            gradient: name of a parameter to the derivative by it; an array's has the shape of the array.
+        """
+        unknown = [name for name in gradient if name not in self._given]
+        if unknown:
+            raise BadArgument(
+                *("set_gradient", "gradient"),
+                got=f"for {unknown[0]!r}",
+                want="by parameters that the trial has",
+                do="suggest it first",
+            )
+        self._gradient = dict(gradient)
+
+    def revise(self, params: Mapping[str, Any]) -> None:
+        """Say that the trial has moved: what it will tell belongs to these values of parameters that it has.
+
+        For a trial that improves on what it was given, by a descent inside it. The study remembers, and
+        samplers learn from, where it ended.
+
+        Args:
+            params: name of a parameter to its new value, within its domain.
+        """
+        for name, value in params.items():
+            domain = self._asked.given[name][0] if name in self._given else None
+            value = np.asarray(value, float) if isinstance(domain, Array) else value
+            if domain is None or not domain.contains(value):
+                want = "a parameter of the trial" if domain is None else f"in {domain}"
+                raise BadArgument("revise", "params", got=f"{name}={value!r}", want=want, do="mend the value")
+            stored: Any = value.copy() if isinstance(domain, Array) else domain.encode(value)
+            if isinstance(domain, Array):
+                stored.flags.writeable = False
+            place = domain.to_unit(np.asarray(stored))
+            self._channel.suggest(self.number, name, domain, stored)
+            self._asked.given[name] = domain, place if isinstance(domain, Array) else float(place)
+            self._given[name] = stored if isinstance(domain, Array) else domain.decode(stored)
 
     @property
     def user_attrs(self) -> Mapping[str, Any]:
@@ -222,5 +298,31 @@ class Trial:
         """What `set_constraints` was told."""
         return self._constraints
 
+    @property
+    def gradient(self) -> Mapping[str, Any] | None:
+        """What `set_gradient` was told."""
+        return self._gradient
+
     def _commit(self, entry: dict[str, Any]) -> None:
-        self._channel.commit({**entry, "at": time.time()})
+        self._channel.commit({**entry, "at": self._channel.now()})
+
+
+def suggest_space(begun: Sequence[Trial], fresh: Sequence[Trial], space: Mapping[str, Domain]) -> None:
+    """Suggest the parameters of a space to trials; to fresh ones, whose numbers follow each other, column by column."""
+    places = getattr(fresh[0]._sampler, "places", None) if fresh else None
+    for name, domain in space.items():
+        at_once = places is not None and not isinstance(domain, Array)
+        for trial in begun if at_once else (*begun, *fresh):
+            trial.suggest(name, domain)
+        if places is None or isinstance(domain, Array):
+            continue
+        fresh[0]._check(name, domain)
+        units = places([trial.number for trial in fresh], name)
+        values = [domain.from_unit(unit) for unit in units]
+        stored = [domain.encode(value) for value in values]
+        if domain.count is not None:
+            units = [float(domain.to_unit(np.asarray(one))) for one in stored]
+        fresh[0]._channel.suggest_many(fresh[0].number, name, domain, stored)
+        for trial, value, unit in zip(fresh, values, units, strict=True):
+            trial._asked.given[name] = domain, unit
+            trial._given[name] = value

@@ -4,6 +4,7 @@ from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._block_descent import BlockCoordinateDescent
+from nestor.solvers._bounds import Box
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._contract import (
     Composite,
@@ -33,16 +34,18 @@ from nestor.solvers._front import (
     minimum,
 )
 from nestor.solvers._gradient_descent import GradientDescent
+from nestor.solvers._host_solvers import Clarabel, HiGHS
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import Entropy, MirrorDescent
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
 from nestor.solvers._paced import Pacer, minimize_paced
-from nestor.solvers._programs import solve_qp
+from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
-from nestor.solvers._reports import Report
+from nestor.solvers._reports import ProgressBar, Report
 from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
 from nestor.solvers._sqp import SQP
@@ -57,7 +60,9 @@ __all__ = [
     "AugmentedLagrangian",
     "Backtracking",
     "BlockCoordinateDescent",
+    "Box",
     "Broyden",
+    "Clarabel",
     "Composite",
     "Constrained",
     "Constraint",
@@ -69,6 +74,7 @@ __all__ = [
     "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
+    "HiGHS",
     "Info",
     "LeastSquares",
     "LevenbergMarquardt",
@@ -85,6 +91,7 @@ __all__ = [
     "Picard",
     "Point",
     "Problem",
+    "ProgressBar",
     "ProjectedGradient",
     "ProximalGradient",
     "RMSPropStep",
@@ -108,5 +115,7 @@ __all__ = [
     "minimize_paced",
     "minimum",
     "no_info",
+    "solve_cone",
+    "solve_lp",
     "solve_qp",
 ]

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.programs import Program, shape_text, trace_function
+from nestor.programs import Program, inside_jit, is_traced, shape_text, trace_function
 from nestor.settings import shown
 from nestor.solution import Solution, Status
 from nestor.solvers import _checks, _drive, _onward
@@ -86,7 +85,7 @@ def minimize_batch(
     bar = _bar(lanes) if progress else None
     try:
         if solver is None:
-            inputs = _onward.share(plan, inputs)
+            inputs = inputs._replace(onward=_onward.share(plan, _of_one(inputs)).onward)
         answer = _gathering(plan, inputs, np.arange(lanes), shrink, bar)
         if solver is None:
             answer = _gone_on(plan, inputs, answer, shrink)
@@ -104,9 +103,8 @@ def _check_lanes(fun: Any, x0: Tree, data: Tree) -> tuple[int, Tree, Tree]:
     _checks.check_function(_WHERE, "fun", fun)
     starts = _checks.check_start(_WHERE, "x0", x0)
     data = jax.tree.map(jnp.asarray, data)
-    inside = jax.lax.add(np.int32(0), np.int32(0))  # traced in a `jit` that nothing of this comes from
-    for name, tree in (("x0", starts), ("data", data), ("fun", inside)):
-        _refuse_traced(name, tree)
+    _refuse_traced("x0", is_traced(starts) or inside_jit())
+    _refuse_traced("data", is_traced(data))
     leaves = jax.tree.leaves((starts, data))
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
     if len(sizes) != 1 or 0 in sizes:
@@ -121,8 +119,8 @@ def _check_lanes(fun: Any, x0: Tree, data: Tree) -> tuple[int, Tree, Tree]:
     return sizes.pop(), starts, data
 
 
-def _refuse_traced(name: str, tree: Tree) -> None:
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+def _refuse_traced(name: str, traced: bool) -> None:
+    if traced:
         raise BadArgument(
             _WHERE,
             name,
@@ -153,7 +151,7 @@ def _prepare(
     program, shared, _ = trace_function(
         _WHERE, "fun", fun, start, *of_one, takes=f"{1 + len(own)} arguments, x{' and the data' * len(own)}"
     )
-    _refuse_traced("fun", shared)
+    _refuse_traced("fun", is_traced(shared))
     plan, inputs, _ = pose_minimization(lambda x: program(shared, x, *of_one), start, options)
     if inputs.box is not None:
         starts = jax.vmap(lambda x: clip(x, inputs.box))(starts)
@@ -266,12 +264,17 @@ def _delivered(delivered: Any, now: Lanes, which: np.ndarray, lanes: int) -> Any
 # --- the default goes on: see `_onward` --------------------------------------------------------------------
 
 
+def _of_one(inputs: _drive.Inputs) -> _drive.Inputs:
+    """The inputs with the start of the first lane."""
+    return inputs._replace(x0=jax.tree.map(lambda leaf: leaf[0], inputs.x0))
+
+
 def _gone_on(plan: Any, inputs: Any, answer: Any, shrink: int | None) -> Any:
     """The answers after Newton's method has gone on in the lanes where the first method ended without one."""
     one = answer.record
     left = plan.max_steps + 1 - one.turns
-    solver = _onward._follower(plan, inputs._replace(x0=jax.tree.map(lambda leaf: leaf[0], inputs.x0)))
-    which = np.flatnonzero(np.isin(one.code, _onward._MENDED) & (left >= 2))
+    solver = _onward.follower(plan, _of_one(inputs))
+    which = np.flatnonzero(np.isin(one.code, _onward.MENDED) & (left >= 2))
     if solver is None or not len(which):
         return answer
     arrays, rest = trees.split(solver)

@@ -382,3 +382,15 @@ def check_keeps_bounds(where: str, solver: Any, names: tuple[str, ...] = _KEEP_B
             want="a solver that keeps bounds",
             do=f"leave solver out, or pass one of {_calls(names)}",
         )
+
+
+def check_alone(where: str, prox: Any) -> None:
+    """A penalty does not go with constraints."""
+    if prox is not None:
+        raise BadArgument(
+            where,
+            "prox",
+            got="both constraints and prox",
+            want="one of them",
+            do="write a smooth penalty into fun, or the set of a prox as a Constraint",
+        )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from nestor import linear, proximal, trees
+from nestor import linear, trees
 from nestor.solution import Status
 from nestor.solvers._bounds import Box
 
@@ -124,6 +124,12 @@ class Minimization(Problem):
         return value.astype(trees.float_dtype(x)), grad, lambda v: push(v)[1]
 
 
+def _free() -> Any:
+    from nestor import proximal  # imported where there is such a problem: a room of forty classes
+
+    return proximal.Free()
+
+
 @dataclasses.dataclass(frozen=True)
 class Composite(Minimization):
     """Find x that minimizes fun(x) + g(x), with fun smooth and g known by its proximal operator.
@@ -134,7 +140,7 @@ class Composite(Minimization):
         term: g, a penalty or a set of `nestor.proximal`.
     """
 
-    term: Any = dataclasses.field(default_factory=proximal.Free)
+    term: Any = dataclasses.field(default_factory=_free)
     kind: ClassVar[str] = "composite minimization"
 
     def residual(self, x: Tree, grad: Tree) -> Tree:
@@ -294,11 +300,15 @@ def judge(problem: Problem, info: Info) -> jax.Array:
     )
 
 
-def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.Array) -> jax.Array:
+def converged_at_precision(
+    problem: Problem, info: Info, first_optimality: jax.Array, stuck: Any = False
+) -> jax.Array:
     """Whether a point from which the solve goes no further is a solution as far as the dtype can tell.
 
     The residual must have come down to 100 eps of what it was at the start, and near the tolerance; the gradient
-    of a minimization, however large it was, to 10 eps^(2/3) of that.
+    of a minimization, however large it was, to 10 eps^(2/3) of that. Where a minimization is `stuck`, for the value
+    does not change any more but by rounding, ten times the tolerance is enough, times what the gradient was at the
+    start, as far as that is 10 eps^(1/2) at most, and 1e-6 (in float32 the 10 eps^(2/3) are more).
     """
     eps = float(jnp.finfo(info.value.dtype).eps)
     first = jnp.maximum(first_optimality if problem.scale is None else problem.scale, 1)
@@ -306,5 +316,7 @@ def converged_at_precision(problem: Problem, info: Info, first_optimality: jax.A
     near = 2 * max(problem.tol, eps**0.5)
     bar = jnp.minimum(100 * eps * first, near)
     if problem.kind == Minimization.kind:
-        bar = jnp.maximum(bar, 10 * eps ** (2 / 3) * first)
+        least = 10 * eps ** (2 / 3)
+        most = max(least, min(10 * problem.tol, 10 * eps**0.5, 1e-6))
+        bar = jnp.maximum(bar, jnp.where(stuck, most, least) * first)
     return (info.optimality <= jnp.maximum(bar, problem.tol)) & jnp.isfinite(info.value)

@@ -10,7 +10,7 @@ _CURVED = 1e-3  # of the largest entry of the Hessian
 
 def convexify(
     hessian: jax.Array, rows: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """A positive semidefinite matrix K and a vector c, to be added to the gradient.
 
     On the directions d with  rows d = targets  the model  c.d + ½ d'K d  is  ½ d'H d  plus a constant, if H is
@@ -23,7 +23,8 @@ def convexify(
         targets: shape (r,), zero for others.
 
     Returns:
-        K, c, and the least eigenvalue of H on those directions (infinite where there are none).
+        K, c, the least eigenvalue of H on those directions (infinite where there are none), and a unit vector
+        there that has it.
 
     Cost: three eigenvalue decompositions.
     Source: Debreu 1952, theorem 3 (a large enough multiple of the projector makes K positive).
@@ -57,4 +58,4 @@ def convexify(
     weight = jnp.where(most > 1e-8, 2 * most + 0.1, 0.0)
     convex = reduced + mixed + mixed.T + own + weight * across
     least = jnp.where(jnp.all(spanned), jnp.inf, least * size)
-    return size * (convex + convex.T) / 2, -size * weight * nearest, least
+    return size * (convex + convex.T) / 2, -size * weight * nearest, least, along @ ways[:, 0]

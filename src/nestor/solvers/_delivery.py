@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nestor.adjoints import Answer
 from nestor.errors import MissingExtra, SolveFailed
-from nestor.programs import Watcher, register, registered
+from nestor.programs import Interrupts, Watcher, is_traced, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
 from nestor.solvers import _drive, _kkt, _onward, _reports
 from nestor.solvers._constraints import Rows
@@ -23,44 +23,37 @@ Tree = Any
 def run(posed: Posed, options: Options) -> Solution:
     """Solve, and go on where the default does; see `_onward`."""
     plan, inputs, rows = posed
-    bar = _reports.progress_bar(options.where, plan.max_steps) if options.progress else None
-    if options.solver is None:
-        inputs = _onward.share(plan, inputs)
-    answer = _answer(plan, inputs, options.callback, bar)
-    following = None
-    if options.solver is None:
-        following = _onward.following(plan, inputs, answer.x, answer.record)
-    if following is not None:
-        turns = int(answer.record.turns)
-        second = _answer(following.plan, following.inputs, options.callback, bar, turns)
-        answer = _onward.joined(answer, second)
-    if bar is not None and not traced(inputs):
+    bar = _reports.ProgressBar(options.where, plan.max_steps + 1) if options.progress else None
+
+    def solve(plan: _drive.Plan, inputs: _drive.Inputs, turns: int) -> Answer:
+        return _answer(plan, inputs, options.callback, bar, turns)
+
+    answer = _onward.solved(plan, inputs, solve, goes_on=options.solver is None)
+    if bar is not None and not is_traced(inputs):
         bar.close()
     return deliver(plan, answer, rows, options)
 
 
-def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int = 0) -> Answer:
+def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int) -> Answer:
     """Run a plan, with whoever watches it registered; `turns` were made before."""
     solve = _drive.solution_map(plan)
     if not plan.watch:
         return solve(inputs)
     report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
-    watcher = Watcher(report, callback, bar)
-    if traced(inputs):  # the program outlives this call, so the registration must too
+    interrupts = Interrupts()
+    watcher = Watcher(report, callback, bar, interrupts)
+    if is_traced(inputs):  # the program outlives this call, so the registration must too
         number = register(watcher)
         return solve(inputs._replace(watcher=jnp.int32(number)))
-    with registered(watcher) as number:
+    with registered(watcher) as number, interrupts:
         answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
     if watcher.error is not None:
         if bar is not None:
             bar.close()
         raise watcher.error
+    if interrupts.came() and int(answer.record.code) == Status.STOPPED:
+        answer = answer._replace(record=answer.record._replace(code=jnp.int32(int(Status.INTERRUPTED))))
     return answer
-
-
-def traced(tree: Tree) -> bool:
-    """Whether there is a traced array in it."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
@@ -76,6 +69,7 @@ def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Sol
             found.upper,
             () if rows is None else rows.multipliers(x.equal, x.inequal),
             found.weakly_active,
+            found.curvature,
         )
     if rows is not None:
         x = x.x
@@ -98,24 +92,17 @@ def deliver(plan: _drive.Plan, answer: Any, rows: Rows | None, options: Options)
     if solution.history is not None:
         history = _onward.cut(solution.history, solution.stats.evaluations)
         solution = dataclasses.replace(solution, history=history)
-    if options.raise_on_failure and not solution.success:
+    if options.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
         raise _failure(options.where, solution, plan)
     return solution
 
 
 def _failure(where: str, solution: Solution, plan: _drive.Plan) -> SolveFailed:
-    stats = solution.stats
-    status = Status(int(solution.code))
     value = jax.lax.stop_gradient(solution.fun)  # under a plain grad the value is traced, the status is not
     shown = "traced" if isinstance(value, jax.core.Tracer) else f"{float(value):.6g}"
-    return SolveFailed(
-        f"{where}: {status.message}\n"
-        f"Status {status.name} after {int(stats.evaluations)} evaluations (max_steps={plan.max_steps}); best "
-        f"value {shown}, optimality {float(stats.optimality):.3g} against tol {plan.tol:.3g}. "
-        "The unfinished solution is in the exception's .solution; raise_on_failure=False returns it. "
-        "See how-to/it-does-not-converge.",
-        solution,
-    )
+    optimality = float(solution.stats.optimality)
+    facts = f"best value {shown}, optimality {optimality:.3g} against tol {plan.tol:.3g}"
+    return SolveFailed.of(where, solution, f" (max_steps={plan.max_steps}); {facts}")
 
 
 def apply_policy(

@@ -318,7 +318,8 @@ def status(search: Search | Rate, problem: Minimization, state: DescentState) ->
     hopeless = (verdict == int(Status.NOT_FINITE)) & fixed
     counts = state.info.accepted | (verdict == int(Status.UNBOUNDED)) | hopeless
     verdict = jnp.where(counts, verdict, running)
-    precise = converged_at_precision(problem, state.info, state.progress.first_optimality)
+    stuck = state.verdict == int(Status.LINE_SEARCH_FAILED)
+    precise = converged_at_precision(problem, state.info, state.progress.first_optimality, stuck)
     last_word = jnp.where(precise, code(Status.CONVERGED), state.verdict)
     ended = (state.verdict != int(Status.RUNNING)) & (verdict == int(Status.RUNNING))
     return jnp.where(ended, last_word, verdict)

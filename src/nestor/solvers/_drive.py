@@ -225,6 +225,11 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
         x, kkt = carry.best_x, plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x)
+        if hasattr(
+            carry.state, "curvature"
+        ):  # of the last point kept, which is x where the solve has an answer
+            there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
+            kkt = kkt._replace(curvature=jnp.where(there, carry.state.curvature, jnp.nan))
         settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
         if settled is not None:
             verdict = _agreeing(verdict, carry.best.optimality, settled[1].residuals.stationarity, plan.tol)

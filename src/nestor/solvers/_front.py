@@ -43,7 +43,8 @@ def minimize(
             solution is differentiable in all of it.
         x0: the start, a tree of floating arrays (or floats); under `vmap` one per lane.
         bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
-            rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
+            rounding (x0 is moved to the nearest such point; with a prox, which must then be a sum over entries such
+            as `Lasso`, they hold for every point that is kept). Each is None, a number, or a tree like `x0` of
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
         constraints: None, a `Constraint` or a sequence of them, on any functions of the unknowns; also SciPy's
             dictionaries, `LinearConstraint` and `NonlinearConstraint`. They may be broken on the way, and hold to
@@ -64,7 +65,8 @@ def minimize(
             step of length one) is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
             or by max_steps, it also counts as converged when the gradient has come down to 4e-10 (in float32
-            2.4e-4) of the first one, or of 1 if that is more. With constraints this is asked of three
+            2.4e-4) of the first one, or of 1 if that is more; and in float64, where the value changes no more
+            but by rounding, to ten times tol of that, 1.5e-7 at most. With constraints this is asked of three
             things: the gradient of the Lagrangian, projected on the bounds, divided by max(1, mean multiplier /
             100); the violation; and the lesser of multiplier and slack of every inequality.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
@@ -73,8 +75,9 @@ def minimize(
         callback: called with a `Report` after every evaluation, also inside compiled solves; returning a true
             value or raising StopIteration stops the solve (status STOPPED).
         progress: show a progress line on stderr.
-        raise_on_failure: outside a trace, raise `SolveFailed` unless converged. Inside a trace (jit, vmap)
-            nothing is raised: the status travels in the solution, x is the best point seen.
+        raise_on_failure: outside a trace, raise `SolveFailed` unless converged (but not after Ctrl-C, which with
+            a callback or progress stops the solve at the best point so far, status INTERRUPTED). Inside a trace
+            (jit, vmap) nothing is raised: the status travels in the solution, x is the best point seen.
 
     Returns:
         A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`, `.kkt`.
@@ -150,13 +153,9 @@ def argmin(
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
-    if solver is None:
-        inputs = _onward.share(plan, inputs)
-    answer = _drive.solution_map(plan)(inputs)
-    following = None if solver is not None else _onward.following(plan, inputs, answer.x, answer.record)
-    if following is not None:
-        second = _drive.solution_map(following.plan)(following.inputs)
-        answer = _onward.joined(answer, second)
+    answer = _onward.solved(
+        plan, inputs, lambda plan, inputs, _: _drive.solution_map(plan)(inputs), goes_on=solver is None
+    )
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
     return apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
 
@@ -202,14 +201,11 @@ def minimum(
         x0,
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
-    if solver is None:
-        inputs = _onward.share(plan, inputs)
-    value, record = _drive.value_map(plan)(inputs)
-    # From the start again: the best point is not kept.
-    following = None if solver is not None else _onward.following(plan, inputs, inputs.x0, record)
-    if following is not None:
-        second = _drive.value_map(following.plan)(following.inputs)
-        _, value, record = _onward.joined(Answer(None, value, record), Answer(None, *second))
+
+    def solve(plan: _drive.Plan, inputs: _drive.Inputs, _: int) -> Answer:
+        return Answer(None, *_drive.value_map(plan)(inputs))
+
+    _, value, record = _onward.solved(plan, inputs, solve, goes_on=solver is None)
     return apply_policy(where, plan, None, value, record, value, on_failure)
 
 

@@ -91,6 +91,7 @@ class Report(NamedTuple):
     lower: Tree
     upper: Tree
     weakly_active: jax.Array
+    curvature: Any = None
 
 
 def report(problem: Constrained, point: Point) -> Report:
@@ -102,15 +103,17 @@ def report(problem: Constrained, point: Point) -> Report:
     weak = jnp.sum((jnp.abs(g) <= tol) & (point.inequal <= tol))
     if problem.box is None:
         return Report(found, None, None, weak)
-    low = jax.tree.map(
-        lambda x, low, d: jnp.where(x <= low, jnp.maximum(d, 0), 0.0), point.x, problem.box.lower, grad
-    )
-    high = jax.tree.map(
-        lambda x, up, d: jnp.where(x >= up, jnp.maximum(-d, 0), 0.0), point.x, problem.box.upper, grad
-    )
+    low, high = _of_bounds(point.x, grad, problem.box)
     at = at_bound(point.x, problem.box)
     weak_bounds = jax.tree.map(lambda on, d: jnp.sum(on & (jnp.abs(d) <= tol)), at, grad)
     return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)))
+
+
+def _of_bounds(x: Tree, grad: Tree, box: Box) -> tuple[Tree, Tree]:
+    """The multipliers of the lower and the upper bounds, zero where x is inside."""
+    low = jax.tree.map(lambda v, low, d: jnp.where(v <= low, jnp.maximum(d, 0), 0), x, box.lower, grad)
+    high = jax.tree.map(lambda v, up, d: jnp.where(v >= up, jnp.maximum(-d, 0), 0), x, box.upper, grad)
+    return low, high
 
 
 # --- bounds alone ------------------------------------------------------------------------------------
@@ -144,12 +147,7 @@ def report_in_a_box(
         cut = projected_gradient(x, grad, box)
         zero = jnp.zeros((), trees.float_dtype(x))
         point = snapped(x, grad, box)
-        low = jax.tree.map(
-            lambda v, low, d: jnp.where(v <= low, jnp.maximum(d, 0), 0), point, box.lower, grad
-        )
-        high = jax.tree.map(
-            lambda v, up, d: jnp.where(v >= up, jnp.maximum(-d, 0), 0), point, box.upper, grad
-        )
+        low, high = _of_bounds(point, grad, box)
         weak = jax.tree.map(
             lambda v, d, low, up: jnp.sum(((v <= low) != (v >= up)) & (jnp.abs(d) <= problem.tol)),
             point,

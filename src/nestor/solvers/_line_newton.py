@@ -13,7 +13,7 @@ from nestor import trees
 from nestor.solution import Status
 from nestor.solvers import _descent
 from nestor.solvers._contract import Minimization, Problem, code
-from nestor.solvers._newton import newton_derivative
+from nestor.solvers._newton_cg import newton_derivative
 from nestor.solvers._rates import Rate
 from nestor.solvers._searches import Backtracking, Search
 

@@ -1,20 +1,22 @@
-"""Newton's method for minimization, in a trust region: dense, or on Hessian-vector products."""
+"""Newton's method for minimization, in a trust region, with the dense Hessian."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from nestor import linear, trees
+from nestor import trees
 from nestor.solvers import _trust
 from nestor.solvers._bounds import projected_gradient
 from nestor.solvers._box_trust import limits, step_in_a_box
 from nestor.solvers._contract import Minimization, Problem
 
 Tree = Any
+
+_GROWTH = 10.0  # of the radius, where the model is right
+_LEFT = 0.1  # of a slope; less is no sign that steps are too short
 
 
 @trees.record
@@ -27,7 +29,8 @@ class Newton:
     Args:
         radius: the first trust radius; None is max(1, |x0|).
 
-    Quadratic convergence. Cost a step: one Hessian (n products), about 10 n^3 operations, n^2 numbers.
+    Quadratic convergence. A step is lengthened by what the last one left of its slope, beyond what the model
+    foretold, from a tenth on. Cost a step: one Hessian (n products), about 10 n^3 operations, n^2 numbers.
     With bounds, the trust-region problem of the free unknowns, up to six times a step as bounds are met.
     Source: Moré and Sorensen 1983; Nocedal and Wright 2006, section 4.3.
 
@@ -55,8 +58,11 @@ class Newton:
         if problem.box is not None:
             return self._step_in_a_box(problem, x, state, value, grad, hessian)
 
+        left = _slope_left(grad, state)
+
         def propose(radius: jax.Array) -> _trust.Proposal:
             p, convex = _exact_step(hessian, g, radius)
+            p = _lengthened(p, left, radius, convex)
             decrease = -(jnp.vdot(g, p) + jnp.vdot(p, hessian @ p) / 2)
             return _trust.Proposal(back(p), jax.lax.stop_gradient(decrease), convex)
 
@@ -67,7 +73,8 @@ class Newton:
             residual=grad,
             gradient=grad,
             propose=propose,
-            first_radius=_first_radius(self.radius, x),
+            first_radius=first_radius(self.radius, x),
+            growth=_GROWTH,
         )
 
     def _step_in_a_box(
@@ -103,7 +110,7 @@ class Newton:
             residual=projected_gradient(x, grad, problem.box),
             gradient=grad,
             propose=propose,
-            first_radius=_first_radius(self.radius, x),
+            first_radius=first_radius(self.radius, x),
             box=problem.box,
         )
 
@@ -112,9 +119,29 @@ class Newton:
         return _trust.status(problem, state)
 
 
-def _first_radius(radius: float | None, x: Tree) -> jax.Array:
+def first_radius(radius: float | None, x: Tree) -> jax.Array:
+    """The first trust radius: what was asked for, or max(1, |x|)."""
     size = jnp.maximum(trees.norm(trees.stop_gradient(x)), 1)
     return size if radius is None else jnp.full_like(size, radius)
+
+
+def _slope_left(grad: Tree, state: _trust.TrustState) -> jax.Array:
+    """How much of the slope along the last step is left at its end, beyond what the model foretold."""
+    left, before, decrease = jax.lax.stop_gradient((trees.dot(grad, state.step), state.slope, state.decrease))
+    foretold = jnp.minimum(-before - 2 * decrease, 0)  # of a step to the boundary; no slope of others
+    part = (left - foretold) / jnp.where(before < 0, before, 1)
+    return jnp.where((before < 0) & (part > _LEFT), jnp.minimum(part, 1), 0)
+
+
+def _lengthened(p: jax.Array, left: jax.Array, radius: jax.Array, convex: jax.Array) -> jax.Array:
+    """The step p, longer by the part of the slope that the last one left; within the radius.
+
+    Where the curvature falls along the way, as in the tail of an exponential, Newton's steps are too short again
+    and again. Nothing changes where the model is right: it foretells what is left.
+    """
+    size = jax.lax.stop_gradient(trees.norm(p))
+    room = jnp.maximum(radius / jnp.where(size > 0, size, 1), 1)
+    return jnp.where(convex, jnp.minimum(1 + left, room), 1) * p
 
 
 def _exact_step(hessian: jax.Array, g: jax.Array, radius: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -157,185 +184,3 @@ def _exact_step(hessian: jax.Array, g: jax.Array, radius: jax.Array) -> tuple[ja
     p = jnp.where(hard, p + sign * room * vectors[:, 0], p)
     shifted = hessian + (shift + jnp.where(hard, tiny + scale, 0)) * jnp.eye(g.size, dtype=g.dtype)
     return trees.graft(p, -jnp.linalg.solve(shifted, g)), convex
-
-
-class _Walk(NamedTuple):
-    p: Tree
-    residual: Tree
-    direction: Tree
-    rho: jax.Array
-    steps: jax.Array
-    done: jax.Array
-    negative: jax.Array
-
-
-@trees.record
-class NewtonCG:
-    """Newton's method in a trust region, on Hessian-vector products: for many variables.
-
-    The model is minimized by conjugate gradients that stop at the boundary or at negative curvature
-    (Steihaug). Where the gradient is already small, the curvature is probed with a random vector instead, so
-    that a saddle point is left rather than called converged.
-
-    Args:
-        radius: the first trust radius; None is max(1, |x0|).
-        max_products: Hessian-vector products a step at most; None is min(n, 200).
-
-    Superlinear convergence. Cost a step: one gradient and up to max_products products; memory of a few x.
-    With bounds, the same in the free unknowns, up to six times a step as bounds are met, and 14 products more.
-    Source: Nocedal and Wright 2006, algorithm 7.2; the forcing sequence min(1/2, sqrt|g|).
-
-    >>> import jax.numpy as jnp, nestor
-    >>> bowl = lambda x: jnp.sum(jnp.cosh(x - 1.0))
-    >>> nestor.minimize(bowl, jnp.zeros(1000), solver=nestor.NewtonCG()).success
-    True
-    """
-
-    radius: float | None = None
-    max_products: int | None = None
-    solves: ClassVar[type[Problem]] = Minimization
-    bounds: ClassVar[bool] = True
-
-    def init(self, problem: Minimization, x: Tree) -> _trust.TrustState:
-        """See `Solver.init`."""
-        return _trust.init(x)
-
-    def step(
-        self, problem: Minimization, x: Tree, state: _trust.TrustState
-    ) -> tuple[Tree, _trust.TrustState]:
-        """See `Solver.step`."""
-        if problem.box is not None:
-            return self._step_in_a_box(problem, x, state)
-        value, grad, product = problem.value_grad_and_hvp(x)
-        limit = self.max_products or min(trees.size(x), 200)
-        optimality = trees.max_norm(trees.stop_gradient(grad))
-
-        def propose(radius: jax.Array) -> _trust.Proposal:
-            return _steihaug(product, grad, radius, optimality <= problem.tol, limit)
-
-        return _trust.step(
-            x,
-            state,
-            merit=value,
-            residual=grad,
-            gradient=grad,
-            propose=propose,
-            first_radius=_first_radius(self.radius, x),
-        )
-
-    def _step_in_a_box(
-        self, problem: Minimization, x: Tree, state: _trust.TrustState
-    ) -> tuple[Tree, _trust.TrustState]:
-        flat, vector, back = problem.raveled(x)
-        assert flat.box is not None
-        value, g, product = flat.value_grad_and_hvp(vector)
-        residual = projected_gradient(vector, g, flat.box)
-        room = limits(vector, flat.box)
-        limit = self.max_products or min(vector.size, 200)
-        probe = trees.max_norm(jax.lax.stop_gradient(residual)) <= problem.tol
-
-        def propose(radius: jax.Array) -> _trust.Proposal:
-            def inner(free: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
-                own = lambda v: jnp.where(free, product(jnp.where(free, v, 0)), v)  # noqa: E731
-                found = _steihaug(own, slope, radius, probe, limit, free)
-                return found.step, found.convex
-
-            p, decrease, convex = step_in_a_box(g, room, radius, jax.vmap(product), inner)
-            return _trust.Proposal(back(p), decrease, convex)
-
-        return _trust.step(
-            x,
-            state,
-            merit=value,
-            residual=residual,
-            gradient=back(g),
-            propose=propose,
-            first_radius=_first_radius(self.radius, x),
-            box=problem.box,
-        )
-
-    def status(self, problem: Minimization, x: Tree, state: _trust.TrustState) -> jax.Array:
-        """See `Solver.status`."""
-        return _trust.status(problem, state)
-
-
-def _steihaug(
-    product: Callable[[Tree], Tree],
-    grad: Tree,
-    radius: jax.Array,
-    probe: jax.Array,
-    limit: int,
-    free: jax.Array | None = None,
-) -> _trust.Proposal:
-    """The truncated conjugate-gradient step; with `probe`, only a direction of negative curvature, if any.
-
-    With `free`, in those entries of a vector alone; the gradient is zero in the others.
-    """
-    g = trees.stop_gradient(grad)
-    vector, back = trees.ravel(g)
-    random = back(jax.random.normal(jax.random.key(0), vector.shape, vector.dtype))
-    random = random if free is None else jnp.where(free, random, 0)
-    right = trees.select(probe, random, trees.negative(g))
-    size = trees.norm(right)
-    forcing = jnp.where(probe, 0.1, jnp.minimum(0.5, jnp.sqrt(size)))
-    eps = float(jnp.finfo(vector.dtype).eps)
-    constant_product = lambda v: trees.stop_gradient(product(v))  # noqa: E731
-
-    def more(w: _Walk) -> jax.Array:
-        return ~w.done & (w.steps < limit) & (jnp.sqrt(w.rho) > forcing * size)
-
-    def walk(w: _Walk) -> _Walk:
-        hd = constant_product(w.direction)
-        curvature = trees.dot(w.direction, hd)
-        dd = trees.squared_norm(w.direction)
-        negative = curvature <= -eps * dd
-        usable = curvature > 0
-        alpha = w.rho / jnp.where(usable, curvature, 1)
-        p = trees.add_scaled(w.p, alpha, w.direction)
-        leaves = ~usable | (trees.squared_norm(p) >= radius**2)
-        tau = _to_boundary(w.p, w.direction, radius)
-        edge = trees.add_scaled(w.p, tau, w.direction)
-        # When probing there is no step worth keeping but the negative direction itself, downhill.
-        uphill = trees.dot(g, w.direction) > 0
-        along = trees.scale(
-            jnp.where(uphill, -1.0, 1.0) * radius / jnp.sqrt(jnp.maximum(dd, eps**2)), w.direction
-        )
-        residual = trees.add_scaled(w.residual, -alpha, hd)
-        rho = trees.squared_norm(residual)
-        new = _Walk(
-            trees.select(leaves & ~probe, edge, p),
-            residual,
-            trees.add_scaled(residual, rho / w.rho, w.direction),
-            rho,
-            w.steps + 1,
-            jnp.where(probe, negative, leaves),
-            negative,
-        )
-        return new._replace(p=trees.select(negative & probe, along, new.p))
-
-    zeros = trees.zeros_like(g)
-    no = jnp.zeros((), bool)
-    start = _Walk(zeros, right, right, trees.squared_norm(right), jnp.int32(0), no, no)
-    end = jax.lax.while_loop(more, walk, start)
-    p = trees.select(probe & ~end.negative, zeros, end.p)
-    decrease = -(trees.dot(g, p) + trees.dot(p, constant_product(p)) / 2)
-    return _trust.Proposal(newton_derivative(product, grad, p, ~end.done), decrease, ~end.negative)
-
-
-def _to_boundary(p: Tree, d: Tree, radius: jax.Array) -> jax.Array:
-    """The positive t with |p + t d| = radius."""
-    dd, pd, pp = trees.squared_norm(d), trees.dot(p, d), trees.squared_norm(p)
-    root = jnp.sqrt(jnp.maximum(pd**2 + dd * (radius**2 - pp), 0))
-    return (root - pd) / jnp.where(dd > 0, dd, 1)
-
-
-def newton_derivative(product: Callable[[Tree], Tree], grad: Tree, p: Tree, interior: jax.Array) -> Tree:
-    """The step p, differentiated as the solution of H p = -g where the model was convex and had room.
-
-    Elsewhere (at the boundary, along negative curvature) it is a constant.
-    """
-    operator = linear.Operator(
-        lambda v: trees.select(interior, product(v), v), grad, symmetric=True, positive=True
-    )
-    right = trees.select(interior, trees.negative(grad), trees.zeros_like(grad))
-    return trees.graft(p, linear.solve(operator, right, linear.CG()))

@@ -16,16 +16,18 @@ import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Answer
+from nestor.programs import inside_jit, is_traced
 from nestor.solution import History, Status
 from nestor.solvers import _drive
 from nestor.solvers._contract import Minimization
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 
 Tree = Any
 
 _DENSE_HESSIAN_UP_TO = 200
 _SHARED_FROM = 100  # steps below which the first method gets them all
-_MENDED = (  # what another method may mend
+MENDED = (  # what another method may mend
     Status.LINE_SEARCH_FAILED,
     Status.NOT_DESCENT,
     Status.NOT_FINITE,
@@ -42,15 +44,36 @@ class Following(NamedTuple):
     inputs: _drive.Inputs
 
 
+def solved(
+    plan: _drive.Plan, inputs: _drive.Inputs, solve: Callable[..., Answer], *, goes_on: bool
+) -> Answer:
+    """The answer of a solve and, where it may and must go on, of the one that does.
+
+    Args:
+        plan, inputs: of the first solve.
+        solve: (plan, inputs, turns made before) -> the answer; one without its point is that of the start.
+        goes_on: whether another method may follow.
+    """
+    if not goes_on:
+        return solve(plan, inputs, 0)
+    inputs = share(plan, inputs)
+    first = solve(plan, inputs, 0)
+    best = inputs.x0 if first.x is None else first.x
+    following = _following(plan, inputs, best, first.record)
+    if following is None:
+        return first
+    return _joined(first, solve(following.plan, following.inputs, int(first.record.turns)))
+
+
 def share(plan: _drive.Plan, inputs: _drive.Inputs) -> _drive.Inputs:
     """The inputs of a first solve that leaves half of the steps to Newton's method, where that one is dense."""
-    solver = _follower(plan, inputs)
-    if plan.max_steps < _SHARED_FROM or not isinstance(solver, Newton) or _in_a_trace(inputs):
+    solver = follower(plan, inputs)
+    if plan.max_steps < _SHARED_FROM or not isinstance(solver, Newton) or is_traced(inputs) or inside_jit():
         return inputs
     return inputs._replace(onward=_drive.Onward(jnp.int32(plan.max_steps // 2 + 1), None))
 
 
-def following(plan: _drive.Plan, inputs: _drive.Inputs, x: Tree, record: _drive.Record) -> Following | None:
+def _following(plan: _drive.Plan, inputs: _drive.Inputs, x: Tree, record: _drive.Record) -> Following | None:
     """The solve that goes on from x after `record`, with the steps that are left; None where there is none.
 
     There is none where the first solve is over, or where its status is not known yet.
@@ -59,7 +82,7 @@ def following(plan: _drive.Plan, inputs: _drive.Inputs, x: Tree, record: _drive.
     if isinstance(code, jax.core.Tracer) or jnp.ndim(code) > 0:
         return None
     left = plan.max_steps + 1 - int(record.turns)
-    solver = _follower(plan, inputs)
+    solver = follower(plan, inputs)
     if left < 2 or solver is None or not _may_be_mended(plan, inputs, record):
         return None
     arrays, rest = trees.split(solver)
@@ -72,10 +95,10 @@ def _may_be_mended(plan: _drive.Plan, inputs: _drive.Inputs, record: _drive.Reco
     if Status(int(record.code)) is Status.CONVERGED:
         eps = float(jnp.finfo(trees.float_dtype(inputs.x0)).eps)
         return bool(record.optimality > 2 * max(plan.tol, eps**0.5))
-    return Status(int(record.code)) in _MENDED
+    return Status(int(record.code)) in MENDED
 
 
-def _follower(plan: _drive.Plan, inputs: _drive.Inputs) -> Newton | NewtonCG | None:
+def follower(plan: _drive.Plan, inputs: _drive.Inputs) -> Newton | NewtonCG | None:
     """The method that goes on; None where it could not."""
     if plan.kind.problem is not Minimization:
         return None
@@ -83,13 +106,7 @@ def _follower(plan: _drive.Plan, inputs: _drive.Inputs) -> Newton | NewtonCG | N
     return solver if inputs.box is None or getattr(solver, "bounds", False) else None
 
 
-def _in_a_trace(inputs: _drive.Inputs) -> bool:
-    """Whether the solve is traced: by its inputs, or by a `jit` around it."""
-    leaves = (*jax.tree.leaves(inputs), jax.lax.add(np.int32(0), np.int32(0)))
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-
-
-def joined(first: Answer, second: Answer) -> Answer:
+def _joined(first: Answer, second: Answer) -> Answer:
     """One answer of two solves, the second of which began where the first ended: counts are sums.
 
     The second is better, unless only the first one is an answer at all.

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from nestor.errors import BadArgument
-from nestor.programs import Watcher, registered
+from nestor.programs import Watcher, is_traced, registered
 from nestor.solution import Solution, Status
 from nestor.solvers import _drive, _reports
-from nestor.solvers._delivery import deliver, traced
+from nestor.solvers._delivery import deliver
 from nestor.solvers._posing import Options, pose_minimization
 
 Tree = Any
@@ -55,7 +55,7 @@ def minimize_paced(
     settings: dict[str, Any] = {"solver": None, "adjoint": None} | options
     asked = Options(where="minimize", **settings)
     plan, inputs, rows = pose_minimization(fun, x0, asked)
-    if traced(inputs):
+    if is_traced(inputs):
         raise BadArgument(
             "minimize",
             "checkpoint",
@@ -64,7 +64,7 @@ def minimize_paced(
             do="leave both out, or call minimize outside the traced function",
         )
     begin, go_on, read, _ = _drive.stretches(plan)
-    bar = _reports.progress_bar("minimize", plan.max_steps) if asked.progress else None
+    bar = _reports.ProgressBar("minimize", plan.max_steps + 1) if asked.progress else None
     watcher = Watcher(_reports.report, asked.callback, bar) if plan.watch else None
     with registered(watcher) as number:
         watched = inputs._replace(watcher=jnp.int32(number))

@@ -11,7 +11,7 @@ from nestor import trees
 from nestor.adjoints import Implicit
 from nestor.errors import BadArgument
 from nestor.programs import Program
-from nestor.solvers import _checks, _drive, _kinds, _terms
+from nestor.solvers import _checks, _drive, _kinds
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._bfgs import BFGS, LBFGS
 from nestor.solvers._bounds import Box, check_bounds, clip
@@ -71,11 +71,10 @@ def pose_minimization(fun: Any, x0: Any, options: Options) -> Posed:
     start = _checks.check_start(where, "x0", x0)
     box = check_bounds(where, options.bounds, start)
     if options.constraints is not None:
-        _terms.check_alone(where, options.prox)
+        _checks.check_alone(where, options.prox)
         return _pose_constrained(fun, start, box, options)
-    term = _terms.pose(where, options.prox, box, start, solver)
-    if term is not None:
-        return _pose_composite(fun, start, term, options)
+    if options.prox is not None or _is_for_composites(solver):
+        return _pose_composite(fun, start, box, options)
     if solver is None:
         solver = BFGS() if trees.size(start) <= _DENSE_UP_TO and box is None else LBFGS()
     solver = as_solver(where, solver, start)
@@ -109,8 +108,16 @@ def _pose_constrained(fun: Any, start: Tree, box: Box | None, options: Options) 
     return Posed(*_plan(_kinds.CONSTRAINED, joint, everything, point, options, box), rows)
 
 
-def _pose_composite(fun: Any, start: Tree, term: Any, options: Options) -> Posed:
+def _is_for_composites(solver: Any) -> bool:
+    solves = getattr(solver, "solves", None)
+    return isinstance(solves, type) and issubclass(solves, Composite) and not isinstance(solver, type)
+
+
+def _pose_composite(fun: Any, start: Tree, box: Box | None, options: Options) -> Posed:
+    from nestor.solvers import _terms  # here, because it brings the room `proximal` with it
+
     where = options.where
+    term = _terms.pose(where, options.prox, box, start)
     solver = ProximalGradient() if options.solver is None else options.solver
     _checks.check_solver(where, solver, Composite, _kinds.COMPOSITE_SOLVERS, Composite.kind)
     _terms.check_suits(where, solver, term)

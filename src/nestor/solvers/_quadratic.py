@@ -300,10 +300,18 @@ def _on_active_set(q: Quadratic, near: Answer, sides: jax.Array) -> Answer:
     paid = jnp.where(sides > 0, q.up, jnp.where(sides < 0, -q.down, 0.0))
     rows = q.rows * jnp.outer(kept, moves)
     hessian = q.hessian * jnp.outer(moves, moves)
-    diagonal = jnp.concatenate([1 - moves, -(1 - kept) - eps * kept])
+    # Rows that follow from others, or from pinned entries, leave multipliers open: these stay where they are.
+    loose = 1e3 * eps * kept
+    diagonal = jnp.concatenate([1 - moves, -(1 - kept) - loose])
     push = q.linear + q.hessian @ stand + q.rows.T @ paid
     right = jnp.concatenate([moves * push, kept * (q.at + q.rows @ stand)])
-    both = jsl.lu_solve(jsl.lu_factor(_symmetric(hessian, rows) + jnp.diag(diagonal)), -right)
+    factor = jsl.lu_factor(_symmetric(hessian, rows) + jnp.diag(diagonal))
+
+    def solved(_: int, both: jax.Array) -> jax.Array:
+        return jsl.lu_solve(factor, -right - jnp.concatenate([jnp.zeros_like(moves), loose * both[n:]]))
+
+    start = jnp.concatenate([near.d, kept * (near.multipliers - paid)])
+    both = jax.lax.fori_loop(0, 2, solved, start)
     return near._replace(d=jnp.where(pinned, stand, both[:n]), multipliers=paid + kept * both[n:])
 
 

@@ -41,15 +41,24 @@ def report(turn: Any, value: Any, optimality: Any, accepted: Any, x: Any) -> Rep
     return Report(int(turn), float(value), float(optimality), bool(accepted), point)
 
 
-def progress_bar(name: str, max_steps: int) -> Any:
-    """A progress line on stderr, by tqdm: evaluations, objective, optimality."""
-    from tqdm import tqdm
+class ProgressBar:
+    """A progress line on stderr, by tqdm: evaluations, objective, optimality.
 
-    bar = tqdm(total=max_steps + 1, desc=name, unit="eval", leave=True, mininterval=0.1)
+    Args:
+        name: stands before it.
+        total: evaluations at most; None where nobody knows.
+    """
 
-    def update(report: Report) -> None:
-        bar.set_postfix_str(f"f={report.fun:.6g} optimality={report.optimality:.2e}", refresh=False)
-        bar.update(1)
+    def __init__(self, name: str, total: int | None):
+        from tqdm import tqdm
 
-    update.close = bar.close  # type: ignore[attr-defined]
-    return update
+        self._bar = tqdm(total=total, desc=name, unit="eval", leave=True, mininterval=0.1)
+
+    def __call__(self, report: Report) -> None:
+        """Show a report."""
+        self._bar.set_postfix_str(f"f={report.fun:.6g} optimality={report.optimality:.2e}", refresh=False)
+        self._bar.update(1)
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._bar.close()

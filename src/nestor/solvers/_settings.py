@@ -23,7 +23,8 @@ from nestor.solvers._frank_wolfe import FrankWolfe
 from nestor.solvers._gradient_descent import GradientDescent
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import MirrorDescent
-from nestor.solvers._newton import Newton, NewtonCG
+from nestor.solvers._newton import Newton
+from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import Direction, NonlinearCG
 from nestor.solvers._proximal_gradient import Acceleration, ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep

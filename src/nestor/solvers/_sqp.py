@@ -18,7 +18,7 @@ from nestor.solvers._quadratic import Answer, Quadratic, Rough
 Tree = Any
 
 _MEMORY = 4  # the merit has to fall below the highest of so many
-_CHANCES = 3  # random moves away from where the constraints cannot be met to first order
+_CHANCES = 3  # random moves away from where the constraints cannot be met to first order; and from saddles
 
 
 class _Seen(NamedTuple):
@@ -67,7 +67,13 @@ class SQPState(NamedTuple):
         turn, idle: evaluations; how many in a row promised nothing more.
         first: the optimality at the start.
         hopeless: at how many bases no direction lowered the violation, to first order.
-        forced: whether that point is a small random move away from such a base, to be kept whatever is found.
+        forced: whether that point is a small random move away from such a base, or from a saddle, to be kept
+            whatever is found.
+        curvature: the second derivative of the Lagrangian at the base, along the flattest of the directions that
+            active constraints leave; infinite where these leave none.
+        escapes: how many moves away from saddles there were.
+        bent: whether the point just evaluated is solved but for its curvature.
+        certain: whether no multiplier is zero that need not be, so that `bent` decides.
     """
 
     info: Info
@@ -83,6 +89,10 @@ class SQPState(NamedTuple):
     first: jax.Array
     hopeless: jax.Array
     forced: jax.Array
+    curvature: jax.Array
+    escapes: jax.Array
+    bent: jax.Array
+    certain: jax.Array
 
 
 @trees.record
@@ -92,7 +102,10 @@ class SQP:
     Every turn solves one convex quadratic program, in which constraints may be broken at a price, and in a trust
     region, so that it always has a solution; the price rises as far as it takes to make constraints hold. The
     exact Hessian of the Lagrangian is used, changed only where it is not positive on the directions that the
-    active constraints leave. A rejected step is tried once more with a second-order correction.
+    active constraints leave. A rejected step is tried once more with a second-order correction. Where the
+    conditions of first order hold at a point that is a saddle or a maximum along the constraints, it moves on
+    along a direction of negative curvature, three times at most; the status is SADDLE if that does not help.
+    `.kkt.curvature` says how strict a minimum is.
 
     Args:
         radius: the first trust radius, for variables of size 1 (in proportion for larger ones); None is 1.
@@ -145,6 +158,10 @@ class SQP:
             first=infinite,
             hopeless=jnp.int32(0),
             forced=no,
+            curvature=infinite,
+            escapes=jnp.int32(0),
+            bent=no,
+            certain=no,
         )
 
     def step(self, problem: Constrained, point: Point, state: SQPState) -> tuple[Point, SQPState]:
@@ -156,6 +173,10 @@ class SQP:
         found = residuals(point, grad, h, g, problem.box)
         base, state = _judged(trial, state)
         walls = _walls(problem, base.x)
+        state = state._replace(
+            bent=state.info.accepted & (found.optimality <= problem.tol),
+            certain=_certain(problem, point, trial, trees.ravel(grad)[0]),
+        )
         state = _propose(base, trial, state, walls, problem.tol)
         answer = state.answer
         onto = jnp.where(answer.at_low & (answer.d <= walls.down), walls.lower, base.x + answer.d)
@@ -172,6 +193,10 @@ class SQP:
     def status(self, problem: Constrained, point: Point, state: SQPState) -> jax.Array:
         """See `Solver.status`."""
         judged = judge(problem, state.info)
+        more = state.bent & (state.escapes <= _CHANCES)
+        lost = code(Status.RUNNING), code(Status.SADDLE)
+        turned = jnp.where(more, lost[0], jnp.where(state.certain, lost[1], judged))
+        judged = jnp.where(state.bent & (judged == int(Status.CONVERGED)), turned, judged)
         running = (judged == int(Status.RUNNING)) | ((judged == int(Status.NOT_FINITE)) & (state.turn > 1))
         eps = float(jnp.finfo(state.base.x.dtype).eps)
         feasible = state.base.violation <= 2 * max(problem.tol, eps**0.5)
@@ -188,8 +213,18 @@ class SQP:
             jnp.where(hopeless | broken, code(Status.INFEASIBLE), code(Status.STALLED)),
         )
         end = jnp.where(bottomless, code(Status.UNBOUNDED), stopped)
-        ended = running & (stuck | bottomless | hopeless)
+        ended = running & (stuck | bottomless | hopeless) & ~state.bent
         return jnp.where(ended, end, jnp.where(running, code(Status.RUNNING), judged))
+
+
+def _certain(problem: Constrained, point: Point, seen: _Seen, grad: jax.Array) -> jax.Array:
+    """Whether every inequality and bound that is active has a multiplier that says so."""
+    weak = jnp.any((jnp.abs(seen.g) <= problem.tol) & (point.inequal <= problem.tol))
+    if problem.box is not None:
+        lower, upper = trees.ravel(problem.box.lower)[0], trees.ravel(problem.box.upper)[0]
+        at = ((seen.x <= lower) | (seen.x >= upper)) & (lower < upper)
+        weak = weak | jnp.any(at & (jnp.abs(grad) <= problem.tol))
+    return ~weak
 
 
 class _Walls(NamedTuple):
@@ -254,7 +289,9 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     own = base.hessian * jnp.outer(scale, scale)
     held, targets = _expected(base, rows, before, walls, state.turn == 0)
     # A constant for derivatives: where d vanishes, at a solution, they are right all the same.
-    hessian, linear, _ = trees.stop_gradient(convexify(*trees.stop_gradient((own, held, targets))))
+    hessian, linear, least, way = trees.stop_gradient(convexify(*trees.stop_gradient((own, held, targets))))
+    saddle = state.bent & (least < -(1e-8 if own.dtype == jnp.float64 else 1e-4) * jnp.max(jnp.abs(own)))
+    escape = saddle & (state.escapes < _CHANCES)
     wide = state.radius * _sizes(base.x)
     program = Quadratic(
         hessian,
@@ -283,9 +320,10 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     promised = -jnp.vdot(grad, d) + worth - jnp.where(curve > 0, curve / 2, 0.0)
     promised = jnp.where(promised > 0, promised, -jnp.vdot(grad, d) - bent + worth)
     lost = hopeless & (state.radius > 1e-2)
-    forced = lost & (state.hopeless < _CHANCES)
+    forced = (lost & (state.hopeless < _CHANCES)) | escape
     noise = jax.random.uniform(jax.random.key(0), base.x.shape, base.x.dtype, -0.01, 0.01)
-    away = jnp.minimum(jnp.maximum(noise * wide / scale, program.low), program.high)
+    away = jnp.where(escape, _downhill(base, rows, walls, scale, way), noise * wide / scale)
+    away = jnp.minimum(jnp.maximum(away, program.low), program.high)
     answer = answer._replace(
         d=scale * jnp.where(forced, away, d),
         at_low=answer.at_low & ~forced,
@@ -297,7 +335,23 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
         promised=jnp.where(state.correcting, state.promised, promised),
         hopeless=state.hopeless + lost.astype(jnp.int32),
         forced=forced,
+        radius=jnp.where(escape, jnp.maximum(state.radius, 0.1), state.radius),
+        curvature=least / jnp.maximum(jnp.sum((scale * way) ** 2), 1e-30),
+        escapes=state.escapes + saddle.astype(jnp.int32),
+        bent=saddle,
     )
+
+
+def _downhill(base: _Seen, rows: jax.Array, walls: _Walls, scale: jax.Array, way: jax.Array) -> jax.Array:
+    """A step along a way of negative curvature, to the side that breaks less."""
+    step = 0.1 * way / jnp.maximum(jnp.max(jnp.abs(scale * way) / _sizes(base.x)), 1e-30)
+
+    def worse(d: jax.Array) -> jax.Array:
+        moved = scale * d
+        outside = jnp.maximum(walls.down - moved, 0) + jnp.maximum(moved - walls.up, 0)
+        return _broken(base.at + rows @ d, base.h.size) + jnp.sum(outside)
+
+    return jnp.where(worse(step) > worse(-step), -step, step)
 
 
 def _scale(base: _Seen) -> jax.Array:

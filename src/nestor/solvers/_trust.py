@@ -38,11 +38,13 @@ class Proposal(NamedTuple):
         step: a tree like x.
         decrease: how much the merit falls by the model.
         convex: whether the model has no direction of negative curvature (true where that means nothing).
+        kept: what the method wants to know at the next iterate.
     """
 
     step: Tree
     decrease: jax.Array
     convex: Any = True
+    kept: Any = ()
 
 
 class TrustState(NamedTuple):
@@ -51,6 +53,7 @@ class TrustState(NamedTuple):
     info: Info
     x: Tree
     merit: jax.Array
+    lowest: jax.Array  # merit of all accepted points
     step: Tree  # from x to the trial
     decrease: jax.Array  # promised by the model for it
     slope: jax.Array  # of the merit along it, where the gradient of the merit is known
@@ -62,9 +65,10 @@ class TrustState(NamedTuple):
     ended: jax.Array  # this turn was that last one
     failure: jax.Array
     progress: _progress.Progress
+    kept: Any  # by the method, from the last accepted point
 
 
-def init(x: Tree) -> TrustState:
+def init(x: Tree, kept: Any = ()) -> TrustState:
     """The state before the first turn; nothing is evaluated."""
     zero = jnp.zeros((), trees.float_dtype(x))
     yes, no = jnp.ones((), bool), jnp.zeros((), bool)
@@ -72,6 +76,7 @@ def init(x: Tree) -> TrustState:
         info=no_info(x),
         x=x,
         merit=zero,
+        lowest=zero,
         step=trees.zeros_like(x),
         decrease=zero,
         slope=zero,
@@ -83,6 +88,7 @@ def init(x: Tree) -> TrustState:
         ended=no,
         failure=code(Status.LINE_SEARCH_FAILED),
         progress=_progress.begin(zero),
+        kept=kept,
     )
 
 
@@ -97,6 +103,7 @@ def step(
     gradient: Tree | None = None,
     value: jax.Array | None = None,
     radius_is_length: bool = True,
+    growth: float = 2.5,
     box: Box | None = None,
 ) -> tuple[Tree, TrustState]:
     """Judge the trial x by its merit and propose the next.
@@ -110,6 +117,7 @@ def step(
         first_radius: the radius of the first step.
         gradient: of the merit at x. Where a change of the merit drowns in rounding, slopes then decide.
         radius_is_length: whether the radius bounds the step's length, or is only monotone in it (a damping).
+        growth: of the radius after a step as long as that, which the model foretold to a tenth; others 2.5.
         value: what is reported as the objective; the merit if None.
         box: bounds that proposals keep; the trial is cut back to them, against rounding.
     """
@@ -129,10 +137,11 @@ def step(
     ratio = jax.lax.stop_gradient(ratio)
     accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
     info = info._replace(accepted=accepted)
-    progress = _progress.advance(state.progress, info, lower=merit < state.merit, first=state.first)
+    lowest = jnp.minimum(merit, state.lowest)  # two points in turns, one rounding apart, are no progress
+    progress = _progress.advance(state.progress, info, lower=merit < state.lowest, first=state.first)
     exhausted = _progress.exhausted(progress, accepted & ~state.final)
     length = jax.lax.stop_gradient(trees.norm(state.step))
-    kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length)
+    kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length, growth)
     radius = jnp.where(accepted, jnp.where(state.final, state.radius, kept), shrunk)
     radius = jnp.where(state.first, first_radius, radius)
     radius = jax.lax.stop_gradient(radius)
@@ -154,6 +163,7 @@ def step(
         info=info,
         x=base,
         merit=jnp.where(accepted, merit, state.merit),
+        lowest=jnp.where(accepted, jnp.where(state.first, merit, lowest), state.lowest),
         step=next_step,
         decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.3),
         slope=slope,
@@ -165,16 +175,18 @@ def step(
         ended=state.final,
         failure=jnp.where(state.final, state.failure, failure),
         progress=progress,
+        kept=trees.select(accepted, proposal.kept, state.kept),
     )
     return clip(trees.add(base, next_step), box), new_state
 
 
 def _next_radius(
-    radius: jax.Array, ratio: jax.Array, length: jax.Array, radius_is_length: bool
+    radius: jax.Array, ratio: jax.Array, length: jax.Array, radius_is_length: bool, growth: float
 ) -> tuple[jax.Array, jax.Array]:
     """The radius after an accepted step, and after a rejected one."""
     if radius_is_length:
-        grown = jnp.where(length > 0.8 * radius, 2.5 * radius, radius)
+        factor = 2.5 if growth == 2.5 else jnp.where((ratio > 0.9) & (ratio < 1.1), growth, 2.5)
+        grown = jnp.where(length > 0.8 * radius, factor * radius, radius)
         bound = jnp.minimum(length, radius)
     else:
         grown, bound = 3 * radius, radius
@@ -192,6 +204,6 @@ def status(problem: Problem, state: TrustState) -> jax.Array:
     failure = jnp.where(state.singular, code(Status.SINGULAR), state.failure)
     failure = jnp.where(at_saddle, code(Status.SADDLE), failure)
     first_optimality = state.progress.first_optimality
-    precise = converged_at_precision(problem, state.info, first_optimality) & state.convex
+    precise = converged_at_precision(problem, state.info, first_optimality, state.ended) & state.convex
     last_word = jnp.where(precise, converged, failure)
     return jnp.where(state.ended & (verdict == int(Status.RUNNING)), last_word, verdict)

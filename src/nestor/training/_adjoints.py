@@ -7,13 +7,13 @@ import math
 from typing import Any
 
 import jax
-import jax.core
 import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Checkpoint, Implicit, Reversible, check_adjoint
 from nestor.errors import BadArgument
 from nestor.loops import Rule
+from nestor.programs import is_traced
 from nestor.training._run import Inputs, Plan
 
 STORED = 256e6  # bytes of stored states that `adjoint=None` allows itself
@@ -118,7 +118,7 @@ def _bits(rule: Rule, optimizer: Any, count: int, snapshots: int | None, first: 
     total = 0.0
     for name in names:
         leaves = jax.tree.leaves(table[name])
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if not is_traced(leaves):
             total += segments * max(map(worst, leaves))
         elif name == rule.shrink:
             total += count / 16

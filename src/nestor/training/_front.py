@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import SolveFailed
-from nestor.programs import Watcher, register, registered
+from nestor.programs import Watcher, is_traced, register, registered
 from nestor.solution import Status
 from nestor.training import _checks, _resume
 from nestor.training._adjoints import choose
@@ -193,7 +193,7 @@ def train(
     """
     settings = _checks.Settings(**{k: v for k, v in locals().items() if k not in ("loss", "params", "data")})
     plan, inputs, whole = _checks.prepare("train", loss, params, data, settings)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))
+    traced = is_traced(inputs)
     plan = plan._replace(adjoint=choose(plan, inputs, adjoint))
     probe = current_probe()
     if probe is not None:
