@@ -40,8 +40,9 @@ def by_hand(p, steps):
 
 @pytest.mark.parametrize(
     "adjoint",
-    [nestor.Unroll(), nestor.Checkpoint(), nestor.Forward(), nestor.Truncate(last=6),
-     *(pytest.param(nestor.Checkpoint(**how), marks=SLOW) for how in ({"levels": 1}, {"levels": 3}, {"slots": 2}))],
+    [nestor.Unroll(), nestor.Forward(),
+     *(pytest.param(nestor.Checkpoint(**how), marks=SLOW) for how in ({}, {"levels": 1}, {"levels": 3}, {"slots": 2})),
+     pytest.param(nestor.Truncate(last=6), marks=SLOW)],
     ids=repr,
 )  # fmt: skip
 def test_gradient_descent_with_its_start_and_its_learning_rate(adjoint):

@@ -522,6 +522,7 @@ def test_three_levels_through_their_steps(adjoint, tol: float):
     np.testing.assert_allclose(slope(three(adjoint)), three_by_hand(True), rtol=tol)
 
 
+@pytest.mark.slow
 def test_three_levels_with_two_adjoints():
     np.testing.assert_allclose(
         slope(three(nestor.Unroll(), a=nestor.FiniteDifference())), three_by_hand(True), rtol=1e-7
@@ -691,7 +692,11 @@ def test_reinforce_finds_the_best_bits():
 
 
 @pytest.mark.parametrize(
-    "gradient", [Smoothed(0.1, 3), Reinforce(bits, log_prob, 3)], ids=["smoothed", "reinforce"]
+    "gradient",
+    [
+        pytest.param(Smoothed(0.1, 3), id="smoothed", marks=pytest.mark.slow),
+        pytest.param(Reinforce(bits, log_prob, 3), id="reinforce"),
+    ],
 )
 def test_derivatives_cross_a_level_that_is_only_evaluated(gradient):
     """With the same noise the steps of the level are a smooth function of what stands above it."""
