@@ -17,6 +17,7 @@ from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
 from nestor.search._given import entry_of, is_there
+from nestor.search._interrupts import obeyed
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
 from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
@@ -324,6 +325,8 @@ class Study:
             ledger, now = self._channel.ledger, self._channel.now()
             number = ledger.claimable(now, within) if ledger.waiting or ledger.owners else None
             if number is None and ledger.paused and within is None:
+                if self._forked(ledger):
+                    continue
                 promote = getattr(self.pruner, "promote", None)
                 number = None if promote is None else promote(ledger)
             if number is None:
@@ -337,6 +340,15 @@ class Study:
             entry = {"do": "claim", "number": number, "attempt": attempt, "by": channel.worker, "at": now}
             if channel.commit({**entry, "lease": channel.lease, **more})[0]:
                 return number
+
+    def _forked(self, ledger: Ledger) -> bool:
+        """Let the pruner put another trial in the place of a paused one; whether there is one to look at now."""
+        fork = getattr(self.pruner, "fork", None)
+        entry = None if fork is None else fork(ledger)
+        if entry is None:
+            return False
+        self._channel.commit({**entry, "do": "fork", "at": self._channel.now()})
+        return True
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag
@@ -460,10 +472,11 @@ class Study:
         watch = Watch(self, callbacks, expected, progress)
         self._stopped = False
         try:
-            if n_workers == 1 and executor is None:
-                alone(self, plan, watch)
-            else:
-                together(self, plan, n_workers, executor, watch)
+            with obeyed():
+                if n_workers == 1 and executor is None:
+                    alone(self, plan, watch)
+                else:
+                    together(self, plan, n_workers, executor, watch)
         except Exhausted:
             pass
         finally:
