@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # tests and examples start a hundred interpret
 PYTEST_ARGS ?= -m 'not slow'
 # The tests that skip where an extra is missing, and the extras that they need.
 EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.py \
-	tests/search/test_sql.py tests/search/test_executors.py
+	tests/search/test_sql.py tests/search/test_executors.py tests/search/test_cma.py
 EXTRAS := torch,tensorflow,optuna,sql,dask,cones
 # What tests of extras look at beside them: pages and samplers of Optuna.
 EXTRA_PEERS := cmaes matplotlib optuna-dashboard
@@ -30,7 +30,7 @@ test-extras: .venv-extras/.installed ## what needs an extra (PyTorch, TensorFlow
 	.venv-extras/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) $(wildcard $(EXTRA_TESTS))
 
 test-servers: .venv-extras/.installed ## studies in a PostgreSQL that is started for that, and installed if need be (Debian, root)
-	tests/servers/postgresql .venv-extras/bin/python -m pytest $(PYTEST_ARGS) tests/search/test_sql.py
+	tests/servers/postgresql .venv-extras/bin/python -m pytest $(PYTEST_ARGS) tests/search/test_sql.py tests/search/test_kills.py
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .
@@ -72,5 +72,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed
-	$(INSTALL) -e '.[peers,cutest]'
+	$(INSTALL) -e '.[peers,cutest,dashboard]'
 	@touch $@

@@ -13,6 +13,8 @@ with safe_import_context() as import_ctx:
     import nestor
 
 FLAT = 1e-3  # the least curvature that is made up for, of the largest
+PART = 4096  # the samples that are enough for a metric
+UNSURE = 0.1  # the curvature that is assumed in all directions where the Hessian is indefinite, of the largest
 STOCHASTIC = {
     "soba": lambda inner, outer: nestor.levels.SOBA(inner, outer),
     "saba": lambda inner, outer: nestor.levels.SABA(inner, outer),
@@ -40,7 +42,7 @@ class Solver(BaseSolver):
         "outer_ratio": [1.0],
         "batch_size": [64],
         "eval_freq": [128],
-        "tol": [1e-5],
+        "tol": [1e-4],
         "random_state": [1],
     }
 
@@ -77,38 +79,26 @@ class Solver(BaseSolver):
 
     def _whole(self, inner, outer):
         """One step of the outer solver from one callback to the next."""
-        (f_inner, rows), (f_outer, held_out) = inner, outer
-        g = functools.partial(f_inner, start=0, batch_size=rows)
-        f = functools.partial(f_outer, start=0, batch_size=held_out)
+        h, of_some = self._implicit(inner, outer)
         solver = nestor.BFGS(nestor.StrongWolfe(first=1.0))
 
-        def h(x, start):
-            """The outer level, and the answer of the inner one, looked for from there."""
-            y = nestor.find_root(
-                lambda y: jax.grad(g)(y, x),
-                start,
-                solver=nestor.Broyden(),
-                adjoint=nestor.Implicit(nestor.Cholesky()),
-                tol=self.tol,
-                max_steps=50,
-                raise_on_failure=False,
-            ).x
-            return f(y, x), y
-
-        def seen(x, start):
+        def seen(h, x, start):
             (value, y), gradient = jax.value_and_grad(h, has_aux=True)(x, start)
             return gradient, (value, y, gradient)
 
         @jax.jit
         def begin(y, x):
-            """A run starts in coordinates in which the Hessian of h is about the identity, its signs left out."""
-            _, y = h(x, y)
-            hessian, found = jax.jacfwd(seen, has_aux=True)(x, y)
+            """A run starts in coordinates in which the Hessian of h is about the identity, if it is positive."""
+            _, y = of_some(x, y)
+            hessian, found = jax.jacfwd(functools.partial(seen, of_some), has_aux=True)(x, y)
             values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
-            curved = jnp.abs(values)
-            frame = vectors / jnp.sqrt(jnp.maximum(curved, FLAT * jnp.max(curved)))
-            u = jnp.zeros_like(x)
-            return u, found, (x, frame), solver.init(nestor.solvers.Minimization(jnp.sum, 0.0), u)
+            most = jnp.max(jnp.abs(values))
+            curved = jnp.where(values[0] > 0, jnp.maximum(values, FLAT * most), UNSURE * most)
+            if h is not of_some:
+                _, found = seen(h, x, y)
+            start = jnp.zeros_like(x)
+            state = solver.init(nestor.solvers.Minimization(jnp.sum, 0.0), start)
+            return start, found, (x, vectors / jnp.sqrt(curved)), state
 
         @jax.jit
         def advance(carry):
@@ -116,10 +106,41 @@ class Solver(BaseSolver):
             told = nestor.solvers.Minimization(lambda z: value + gradient @ (frame @ (z - u)), 0.0)
             u, state = solver.step(told, u, state)
             x = origin + frame @ u
-            _, found = seen(x, y)
+            _, found = seen(h, x, y)
             return (u, found, (origin, frame), state), (found[1], x)
 
         return lambda: (begin(*self.start), advance)
+
+    def _implicit(self, inner, outer):
+        """The outer level as a function of x, of all samples and of a part of them: (value, answer of the inner)."""
+        (f_inner, rows), (f_outer, held_out) = inner, outer
+
+        def over(samples):
+            g, f = (
+                functools.partial(f, start=0, batch_size=min(n, samples))
+                for f, n in ((f_inner, rows), (f_outer, held_out))
+            )
+            part = functools.partial(f_inner, start=0, batch_size=min(rows, PART))
+
+            def h(x, start):
+                """The answer of the inner level is looked for from `start`, in steps of Newton's length."""
+                curvature = jax.jacfwd(jax.grad(part))(start, x)
+                inverse = jax.lax.stop_gradient(jnp.linalg.inv(curvature))
+                y = nestor.find_root(
+                    lambda y: inverse @ jax.grad(g)(y, x),
+                    start,
+                    solver=nestor.Broyden(jacobian="identity"),
+                    adjoint=nestor.Implicit(nestor.LU()),
+                    tol=self.tol,
+                    max_steps=50,
+                    raise_on_failure=False,
+                ).x
+                return f(y, x), y
+
+            return h
+
+        whole = over(max(rows, held_out))
+        return whole, over(PART) if max(rows, held_out) > PART else whole
 
     def _stochastic(self, inner, outer):
         """`eval_freq` steps of a method from one callback to the next; a row of data is a block of samples."""

@@ -64,3 +64,17 @@ def checkpointed(trial: search.Trial) -> float:
 def batched(trials: list[search.Trial]) -> list[object]:
     xs = [trial.suggest_float("x", 0, 1) for trial in trials]
     return [MemoryError("too wide") if x > 0.9 else x for x in xs]
+
+
+def climbs(trial: search.Trial) -> float:
+    """The toy of population based training: gradient steps on a surrogate of 1.2 - |x|^2 that two numbers weigh."""
+    a, b = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
+    step, x = trial.restored or (0, (0.9, 0.9))
+    for now in range(step + 1, 25):
+        x = (x[0] * (1 - 0.04 * a), x[1] * (1 - 0.04 * b))
+        if now % 4 == 0:
+            trial.checkpoint((now, x))
+            trial.report(1.2 - x[0] ** 2 - x[1] ** 2, now)
+            if trial.should_prune():
+                raise search.TrialPruned("waits for the others")
+    return 1.2 - x[0] ** 2 - x[1] ** 2

@@ -1,61 +1,134 @@
 """The Gaussian process against finite differences, and what its sampler finds with and without gradients."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 
 from nestor import search
-from nestor.search import _gp
+from nestor.search import _acquire, _process
+from nestor.search._descent import next_of_descent
 from tests.search.objectives import bowl
 from tests.search.test_study import same
 
 
-def kernel(p, q, scales):
-    squares = (((p - q) / scales) ** 2).sum()
-    return _gp._matern(np.array([[squares]]))[0][0, 0]
+def told(kernel, slopes):
+    """A process over nine points of four columns, two of which share a scale, and some slopes."""
+    x = np.random.default_rng(0).random((9, 4))
+    phase = np.array([3.0, 2.0, 1.0, 0.5])
+    known = np.cos(x @ phase)[:, None] * phase
+    known[2], known[4, 1], known[5, 0] = np.nan, np.nan, np.nan
+    known = known if slopes else np.full_like(x, np.nan)
+    return _process.Data(x, np.sin(x @ phase), known, np.array([0, 1, 2, 2]))
+
+
+def differences(function, at, step=1e-5):
+    return np.array(
+        [(function(at + step * e) - function(at - step * e)) / (2 * step) for e in np.eye(len(at))]
+    )
+
+
+@pytest.mark.parametrize("kernel", [_process.matern, _process.gauss])
+def test_the_derivatives_of_the_kernels(kernel):
+    at = np.array([0.3, 1.0, 4.0])
+    for lower, higher in itertools.pairwise(range(4)):
+        rises = (kernel(at + 1e-6)[lower] - kernel(at - 1e-6)[lower]) / 2e-6
+        np.testing.assert_allclose(kernel(at)[higher], rises, rtol=1e-6)
 
 
 def test_the_covariance_of_slopes_is_that_of_differences():
-    random, d, h = np.random.default_rng(0), 3, 1e-4
-    a, b, scales = random.random((4, d)), random.random((5, d)), np.array([0.4, 0.7, 1.2])
-    ours = _gp._covariance(a, a[:2], b, b[:3], scales)
-    shifts = h * np.eye(d)
+    data = told(_process.matern, True)
+    scales, h = np.array([0.4, 0.7, 1.2]), 1e-4
+    process = _process.Process(data, scales, 1e-6)
+    lengths = scales[data.groups]
 
     def at(p, i, q, j):
-        ps = [(p, 1.0)] if i is None else [(p + shifts[i], 0.5 / h), (p - shifts[i], -0.5 / h)]
-        qs = [(q, 1.0)] if j is None else [(q + shifts[j], 0.5 / h), (q - shifts[j], -0.5 / h)]
-        return sum(v * w * kernel(x, y, scales) for x, v in ps for y, w in qs)
+        ps = [(p, 1.0)] if i is None else [(p + h * i, 0.5 / h), (p - h * i, -0.5 / h)]
+        qs = [(q, 1.0)] if j is None else [(q + h * j, 0.5 / h), (q - h * j, -0.5 / h)]
+        return sum(v * w * _process.matern(((a - b) ** 2).sum())[0] for a, v in ps for b, w in qs)
 
-    rows = [(p, None) for p in a] + [(p, i) for p in a[:2] for i in range(d)]
-    columns = [(q, None) for q in b] + [(q, j) for q in b[:3] for j in range(d)]
-    theirs = np.array([[at(p, i, q, j) for q, j in columns] for p, i in rows])
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    rows = [(row, None) for row in data.x / lengths]
+    for place, number in enumerate(data.sloped):
+        unit = np.eye(4)[data.keep.reshape(-1, 4)[place]]
+        rows += [(data.x[number] / lengths, column) for column in unit]
+    theirs = np.array([[at(p, i, q, j) for q, j in rows] for p, i in rows])
+    np.testing.assert_allclose(process._covariance(), theirs, atol=1e-5)
 
 
-def test_the_likelihood_and_its_derivative():
-    x = np.random.default_rng(0).random((15, 3))
-    y = np.sin(x @ np.array([3.0, 2.0, 1.0]))
-    nothing = np.full_like(x, np.nan)
+@pytest.mark.parametrize("kernel", [_process.matern, _process.gauss])
+@pytest.mark.parametrize("slopes", [False, True])
+def test_the_derivative_of_the_posterior_density(kernel, slopes):
+    data = told(kernel, slopes)
     settings = np.log(np.array([0.4, 0.7, 1.2, 1e-3]))
-    value, slope = _gp._fast_loss(settings, x, y, nothing)
-    assert value == pytest.approx(_gp._slow_loss(settings, x, y, nothing))
-    steps = 1e-6 * np.eye(4)
-    rises = [
-        _gp._fast_loss(settings + s, x, y, nothing)[0] - _gp._fast_loss(settings - s, x, y, nothing)[0]
-        for s in steps
-    ]
-    np.testing.assert_allclose(slope, np.array(rises) / 2e-6, rtol=1e-4)
+    _, slope = _process.loss(settings, data, kernel)
+    np.testing.assert_allclose(
+        slope, differences(lambda s: _process.loss(s, data, kernel)[0], settings), rtol=1e-5
+    )
+
+
+def test_the_density_is_that_of_a_normal_distribution():
+    data, scales = told(_process.matern, False), np.array([0.4, 0.7, 1.2])
+    process = _process.Process(data, scales, 1e-3)
+    covariance = process.amplitude * (process._covariance() + 1e-3 * np.eye(9))
+    theirs = stats.multivariate_normal(np.full(9, process.centre), covariance).logpdf(data.y)
+    constant = -4.5 * (math.log(2 * math.pi) + 1)
+    assert process.log_likelihood() + constant == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("kernel", [_process.matern, _process.gauss])
+def test_mean_and_deviation_and_their_derivatives(kernel):
+    process = _process.Process(told(kernel, True), np.array([0.4, 0.7, 1.2]), 1e-6, kernel)
+    at = np.array([0.3, 0.6, 0.2, 0.9])
+    mean, deviation, slope, rise = process.at(at)
+    together = process.mean_and_deviation(at[None])
+    assert (mean, deviation) == (pytest.approx(together[0][0]), pytest.approx(together[1][0]))
+    np.testing.assert_allclose(slope, differences(lambda p: process.at(p)[0], at), atol=1e-7)
+    np.testing.assert_allclose(rise, differences(lambda p: process.at(p)[1], at), atol=1e-7)
 
 
 def test_the_posterior_goes_through_values_and_slopes():
     x = np.array([[0.2], [0.7]])
-    process = _gp._Process(x, np.sin(3 * x[:, 0]), 3 * np.cos(3 * x), np.array([0.5]), 1e-10)
+    data = _process.Data(x, np.sin(3 * x[:, 0]), 3 * np.cos(3 * x), np.array([0]))
+    process = _process.Process(data, np.array([0.5]), 1e-10)
     mean, deviation = process.mean_and_deviation(np.array([[0.2], [0.2001], [0.7], [0.45]]))
     np.testing.assert_allclose(mean[[0, 2]], np.sin(3 * x[:, 0]), atol=1e-6)
     assert (mean[1] - mean[0]) / 1e-4 == pytest.approx(3 * math.cos(0.6), abs=1e-2)
     assert mean[3] == pytest.approx(math.sin(1.35), abs=0.05)
     assert deviation[3] > deviation[0]
+
+
+def test_the_logarithm_of_the_expected_improvement():
+    z = np.array([-100.0, -20.0, -14.9, -5.0, 0.0, 3.0])
+    log, slope = _acquire.log_improvement(z)
+    direct = np.log(stats.norm.pdf(z[3:]) + z[3:] * stats.norm.cdf(z[3:]))
+    np.testing.assert_allclose(log[3:], direct, rtol=1e-9)
+    np.testing.assert_allclose(
+        log[:2], -0.5 * z[:2] ** 2 - 0.5 * math.log(2 * math.pi) - 2 * np.log(-z[:2]), rtol=1e-3
+    )
+    rises = (_acquire.log_improvement(z + 1e-5)[0] - _acquire.log_improvement(z - 1e-5)[0]) / 2e-5
+    np.testing.assert_allclose(slope, rises, rtol=1e-3)
+
+
+def test_a_descent_asks_for_the_points_of_scipy():
+    visited = []
+
+    def rosenbrock(point):
+        visited.append(point.copy())
+        return optimize.rosen(point), optimize.rosen_der(point)
+
+    start = np.array([0.1, 0.9, 0.4])
+    optimize.minimize(
+        rosenbrock, start, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * 3, options={"maxfun": 12}
+    )
+    x = [start]
+    for _ in range(11):
+        y, slopes = np.array([optimize.rosen(p) for p in x]), np.array([optimize.rosen_der(p) for p in x])
+        asked = next_of_descent(np.array(x), y, slopes, 1)
+        assert asked is not None
+        x.append(asked)
+    np.testing.assert_allclose(x, visited[:12], atol=1e-12)
 
 
 def branin(x, y):

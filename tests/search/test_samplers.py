@@ -9,7 +9,7 @@ from nestor import search
 from tests.search.objectives import bowl
 from tests.search.test_study import same
 
-SAMPLERS = [search.RandomSampler, search.QuasiRandomSampler, search.TPESampler]
+SAMPLERS = [search.RandomSampler, search.QuasiRandomSampler, search.TPESampler, search.PortfolioSampler]
 
 
 @pytest.mark.parametrize("make", SAMPLERS)
@@ -67,6 +67,71 @@ def test_a_grid_is_walked_once():
     assert len({tuple(trial.params.values()) for trial in study.trials}) == len(study.trials) == 6
     with pytest.raises(nestor.BadArgument, match="complete"):
         search.create_study(sampler=search.GridSampler(grid)).ask().suggest_int("other", 0, 1)
+
+
+def test_the_default_is_the_portfolio():
+    assert isinstance(search.create_study().sampler, search.PortfolioSampler)
+    with pytest.raises(nestor.BadArgument, match="seed"):
+        search.PortfolioSampler(seed=-1)
+
+
+def test_the_portfolio_finds_the_best_branch():
+    def objective(trial):
+        if trial.suggest_categorical("kind", ["flat", "steep"]) == "flat":
+            return 0.1 + 0.1 * abs(trial.suggest_float("x", 0, 1) - 0.5)
+        return abs(trial.suggest_float("y", -1, 1) - 0.3) + 0.1 * abs(trial.suggest_int("n", 1, 9) - 7)
+
+    study = search.create_study(sampler=search.PortfolioSampler(seed=0))
+    study.optimize(objective, n_trials=40)
+    assert study.best_value < 0.02
+
+
+def test_the_portfolio_learns_from_failures():
+    def objective(trial):
+        x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+        if x > 0.7:
+            raise MemoryError("too large")
+        return (x - 0.65) ** 2 + (y - 0.5) ** 2
+
+    study = search.create_study(sampler=search.PortfolioSampler(seed=0))
+    study.optimize(objective, n_trials=40, catch=MemoryError)
+    assert sum(trial.state == search.TrialState.FAILED for trial in study.trials[20:]) <= 4
+    assert study.best_value < 1e-3
+
+
+def test_the_portfolio_knows_what_a_step_is_worth():
+    """Trials that pause early tell of the end: most later ones begin near the best parameter."""
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        for epoch in range((trial.restored or 0) + 1, 28):
+            if epoch in (1, 3, 9, 27):
+                trial.checkpoint(epoch)
+                trial.report((x - 0.6) ** 2 + 1.0 / epoch, epoch)
+                if trial.should_prune():
+                    raise search.TrialPruned("others are better")
+        return (x - 0.6) ** 2 + 1.0 / 27
+
+    pruner = search.SuccessiveHalvingPruner(1, 3, promote=True)
+    study = search.create_study(sampler=search.PortfolioSampler(seed=0), pruner=pruner)
+    study.optimize(objective, n_trials=24)
+    assert np.median([abs(trial.params["x"] - 0.6) for trial in study.trials[12:]]) < 0.1
+    assert study.best_value < 1.0 / 27 + 1e-3
+
+
+@pytest.mark.slow
+def test_after_many_trials_tpe_makes_most_and_wide_spaces_follow_gradients():
+    study = search.create_study(sampler=search.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=320)
+    study.sampler = search.PortfolioSampler(seed=0)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=8)
+    wide = search.create_study(sampler=search.PortfolioSampler(seed=0))
+    for _ in range(40):
+        trial = wide.ask()
+        w = trial.suggest_array("w", 100, -1, 1)
+        scale = np.linspace(1, 30, 100)
+        wide.tell(trial, float((scale * (w - 0.2) ** 2).sum()), gradient={"w": 2 * scale * (w - 0.2)})
+    assert wide.best_value < 1e-3
 
 
 def median_best(sampler, objective, trials, seeds):

@@ -27,8 +27,18 @@ def test_a_seeded_study_is_the_same_with_any_number_of_workers(tmp_path):
     assert not same(alone.trials, run(1, ordered=1).trials, times=False)
 
 
-def test_a_seeded_study_is_the_same_when_interrupted_and_resumed(tmp_path):
-    whole = run(1, ordered=None, objective=objectives.bowl)
+@pytest.mark.slow
+def test_a_portfolio_is_the_same_with_any_number_of_workers(tmp_path):
+    alone, many = (
+        run(n, ordered=2, storage=tmp_path / f"{n}.db", trials=20, sampler=search.PortfolioSampler(seed=5))
+        for n in (1, 2)
+    )
+    assert same(alone.trials, many.trials, times=False)
+
+
+@pytest.mark.parametrize("make", [search.TPESampler, search.PortfolioSampler])
+def test_a_seeded_study_is_the_same_when_interrupted_and_resumed(tmp_path, make):
+    whole = run(1, ordered=None, objective=objectives.bowl, sampler=make(seed=5, n_startup=6))
     count = 0
 
     def interrupted(trial):
@@ -40,7 +50,7 @@ def test_a_seeded_study_is_the_same_when_interrupted_and_resumed(tmp_path):
         return value
 
     def sampler():
-        return search.TPESampler(seed=5, n_startup=6)
+        return make(seed=5, n_startup=6)
 
     study = search.create_study(storage=tmp_path / "s.db", sampler=sampler())
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Black-box search: studies of trials, define-by-run, in columns, repeatable, without JAX."""
 
 from nestor.search._callbacks import MaxTrialsCallback
+from nestor.search._cma import CMASampler
 from nestor.search._executors import DaskExecutor, Executor, RayExecutor
 from nestor.search._following import FollowedStudy, Follower
 from nestor.search._front import (
@@ -16,6 +17,8 @@ from nestor.search._given import create_trial
 from nestor.search._gp import GPSampler
 from nestor.search._importance import importance
 from nestor.search._ledger import History, Ledger
+from nestor.search._population import PopulationBasedTraining
+from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import (
     Curves,
     HyperbandPruner,
@@ -40,6 +43,7 @@ from nestor.search._view import Trials
 __all__ = [
     "Array",
     "Asked",
+    "CMASampler",
     "Categorical",
     "Curves",
     "DaskExecutor",
@@ -61,6 +65,8 @@ __all__ = [
     "MemoryStorage",
     "PatientPruner",
     "PercentilePruner",
+    "PopulationBasedTraining",
+    "PortfolioSampler",
     "Pruner",
     "QuasiRandomSampler",
     "RandomSampler",

@@ -163,4 +163,6 @@ def _touched_by(entry: Entry, outcome: Any, orphans: list[int]) -> list[int]:
         return [outcome]
     if entry["do"] == "orphan":
         return orphans
+    if entry["do"] == "fork":
+        return [] if outcome is None else [entry["number"], outcome]
     return [entry["number"]] if "number" in entry else []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nestor.errors import BadArgument
+from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction
 from nestor.search._register import REGISTER, Register
@@ -18,7 +19,6 @@ from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
 from nestor.search._storages import Storage, storage_at
 from nestor.search._study import Study
-from nestor.search._tpe import TPESampler
 from nestor.search._trial import Trial
 
 
@@ -41,7 +41,7 @@ def create_study(
         study_name: its name in the storage; None makes one up.
         direction: ``"minimize"`` (the default) or ``"maximize"``.
         directions: one direction an objective, for several.
-        sampler: suggests parameters; None is ``TPESampler()``. Give it a seed to be able to repeat the study.
+        sampler: suggests parameters; None is ``PortfolioSampler()``. Give it a seed to be able to repeat the study.
         pruner: ends trials early; None does not.
         load_if_exists: whether a study of this name is gone on with; else it is an error.
         parent: the trial inside which this study is made. It is kept with that trial's study, under the name
@@ -267,7 +267,7 @@ def _study(storage: Storage, found: dict[str, Any], sampler: Sampler | None, pru
                 "create_study", name, got=thing, want=f"a {name}", do=f"pass an instance of a {name}"
             )
     header = {key: value for key, value in found.items() if key not in ("do", "id")}
-    return Study(storage, found["id"], header, sampler or TPESampler(), pruner)
+    return Study(storage, found["id"], header, sampler or PortfolioSampler(), pruner)
 
 
 def _register(storage: Storage) -> dict[str, dict[str, Any]]:

@@ -76,8 +76,8 @@ class Ledger:
         self.system_attrs: dict[str, Any] = {}
         self.trial_attrs: dict[int, dict[str, Any]] = {}
         self.trial_system_attrs: dict[int, dict[str, Any]] = {}
-        self.reports: dict[int, dict[int, float]] = {}
-        self.steps: dict[int, dict[int, float]] = {}  # the same by step: step -> number -> value
+        self.reports: dict[int, dict[int, Any]] = {}  # number -> step -> a value, or one an objective
+        self.steps: dict[int, dict[int, Any]] = {}  # the same by step: step -> number -> value
         self.constraints: dict[int, tuple[float, ...]] = {}
         self.gradients: dict[int, dict[str, Any]] = {}
         self.errors: dict[int, str] = {}
@@ -199,6 +199,18 @@ class Ledger:
         if entry.get("attrs"):
             self.trial_attrs[number] = dict(entry["attrs"])
         return number
+
+    def _fork(self, entry: dict[str, Any]) -> int | None:
+        """A paused trial ends, and a new one takes its place: it goes on from the checkpoint of another one."""
+        number, parent = entry["number"], entry["of"]
+        if self.state[number] != _PAUSED or self.state[parent] >= TrialState.COMPLETE:
+            return None
+        del self.paused[number]
+        self._finish(number, TrialState.PRUNED, {"at": entry["at"]})
+        fork = self._enqueue(entry)
+        if parent in self.checkpoints:  # one who only looks on keeps none
+            self.checkpoints[fork] = self.checkpoints[parent]
+        return fork
 
     def _set(self, entry: dict[str, Any]) -> None:
         """Parameters of a trial: name -> [domain, stored value]."""
@@ -330,10 +342,12 @@ class Ledger:
                 **entry["system"],
             }
 
-    def _set_report(self, number: int, step: int, value: float) -> None:
+    def _set_report(self, number: int, step: int, value: Any) -> None:
+        several = isinstance(value, list | tuple)
+        value = tuple(value) if several else value
+        self.values[number, : len(value) if several else 1] = value
         self.reports.setdefault(number, {})[step] = value
         self.steps.setdefault(step, {})[number] = value
-        self.values[number, 0] = value
 
     def _append_row(self, state: TrialState) -> int:
         number = self.size
@@ -409,7 +423,7 @@ class Ledger:
             params={name: value for name, (_, value) in found.items()},
             domains={name: domain for name, (domain, _) in found.items()},
             user_attrs=dict(self.trial_attrs.get(number, ())),
-            reports=dict(self.reports.get(number, ())),
+            reports={step: _first(value) for step, value in self.reports.get(number, {}).items()},
             constraints=self.constraints.get(number),
             gradient=self.gradients.get(number),
             error=self.errors.get(number),
@@ -436,7 +450,7 @@ class Ledger:
             "values": trial.values,
             "params": params,
             "system": trial.system_attrs,
-            "reports": {str(step): value for step, value in trial.reports.items()},
+            "reports": {str(step): value for step, value in self.reports.get(number, {}).items()},
             "attrs": trial.user_attrs,
             "constraints": trial.constraints,
             "gradient": trial.gradient,
@@ -513,6 +527,11 @@ def unpack(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f8").reshape(shape)
 
 
+def _first(value: Any) -> float:
+    """What was reported, of the first objective."""
+    return value[0] if isinstance(value, tuple) else value
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -529,6 +548,7 @@ _VERBS = {
     "orphan": Ledger._orphan,
     "release": Ledger._release,
     "enqueue": Ledger._enqueue,
+    "fork": Ledger._fork,
     "set": Ledger._set,
     "report": Ledger._report,
     "checkpoint": Ledger._checkpoint,

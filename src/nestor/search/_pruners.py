@@ -19,7 +19,8 @@ GO_ON, STOP, PAUSE = TrialState.RUNNING, TrialState.PRUNED, TrialState.PAUSED
 class Curves:
     """The curve of one trial beside those of the others, as losses: less is better whatever the direction.
 
-    With several objectives a reported value is compared in the direction of the first.
+    Where trials report one value an objective, the loss at a step is the share of the trials there that are better
+    in one objective and not worse in any.
 
     Attributes:
         number: the trial's number.
@@ -51,12 +52,30 @@ class Curves:
     @property
     def own(self) -> dict[int, float]:
         """Step to loss, of this trial."""
-        return {step: self.sign * value for step, value in self.ledger.reports.get(self.number, {}).items()}
+        reports = self.ledger.reports.get(self.number, {})
+        if any(isinstance(value, tuple) for value in reports.values()):
+            return {step: self._losses(step)[self.number] for step in reports}
+        return {step: self.sign * value for step, value in reports.items()}
 
     def others(self, step: int) -> dict[int, float]:
         """Number to loss at a step, of the other trials that reported at it."""
-        found = self.ledger.steps.get(step, {})
-        return {number: self.sign * value for number, value in found.items() if self._counts(number)}
+        return {number: loss for number, loss in self._losses(step).items() if self._counts(number)}
+
+    def reported(self, step: int) -> tuple[float, ...]:
+        """What the trial reported at a step, as it was: one value, or one an objective."""
+        value = self.ledger.reports[self.number][step]
+        return value if isinstance(value, tuple) else (value,)
+
+    def _losses(self, step: int) -> dict[int, float]:
+        """Number to loss at a step, of this trial too."""
+        found = {
+            number: value
+            for number, value in self.ledger.steps.get(step, {}).items()
+            if number == self.number or self._counts(number)
+        }
+        if not any(isinstance(value, tuple) for value in found.values()):
+            return {number: self.sign * value for number, value in found.items()}
+        return dict(zip(found, dominated_shares(list(found.values()), self.ledger.signs), strict=True))
 
     def complete(self, step: int) -> np.ndarray:
         """The losses at a step of the other trials that are complete."""
@@ -67,12 +86,24 @@ class Curves:
         return number != self.number and (self.horizon is None or number <= self.horizon)
 
 
+def dominated_shares(values: list[Any], signs: np.ndarray) -> list[float]:
+    """For each of some values, one an objective, the share of them that dominate it; NaN where an objective lacks."""
+    count = len(signs)
+    whole = [value if isinstance(value, tuple) else (value,) + (math.nan,) * (count - 1) for value in values]
+    losses = np.array(whole) * signs
+    not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=-1)
+    better = not_worse & (losses[:, None, :] < losses[None, :, :]).any(axis=-1)
+    shares = better.sum(axis=0) / len(values)
+    return np.where(np.isnan(losses).any(axis=1), math.nan, shares).tolist()
+
+
 @runtime_checkable
 class Pruner(Protocol):
     """What a pruner must do: say what becomes of a trial that has just reported at a step.
 
     ``TrialState.RUNNING`` lets it go on, ``PRUNED`` ends it, ``PAUSED`` lets it wait, with its checkpoint.
-    A pruner that pauses also has ``promote(ledger)``: the number of a paused trial to go on with, or None.
+    A pruner that pauses also has ``promote(ledger)``: the number of a paused trial to go on with, or None. One with
+    ``fork(ledger)`` may put another trial in the place of a paused one; see `PopulationBasedTraining`.
 
     >>> from nestor import search
     >>> class Never:
@@ -163,7 +194,7 @@ class MedianPruner(PercentilePruner):
 
 
 class ThresholdPruner:
-    """Stops a trial that reports a value out of bounds, or no number at all.
+    """Stops a trial that reports a value out of bounds, in any objective, or no number at all.
 
     Args:
         lower: the least value that is good enough, or None.
@@ -189,12 +220,12 @@ class ThresholdPruner:
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """``PRUNED`` where the last value is out of bounds."""
-        value = curves.sign * curves.own[step]
-        return STOP if step >= self.n_warmup_steps and not self.lower <= value <= self.upper else GO_ON
+        within = all(self.lower <= value <= self.upper for value in curves.reported(step))
+        return STOP if step >= self.n_warmup_steps and not within else GO_ON
 
 
 class PatientPruner:
-    """Lets another pruner decide only after a trial has not improved for some steps.
+    """Lets another pruner decide only after a trial has not improved for some steps, in any objective.
 
     Args:
         pruner: asked when patience is at its end; None stops the trial then.
@@ -218,9 +249,10 @@ class PatientPruner:
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """What the other pruner says, or ``PRUNED``, once the last reports bring nothing."""
-        losses = [loss for _, loss in sorted(curves.own.items())]
+        told = np.array([curves.reported(known) for known in sorted(curves.own)])
+        losses = told * curves.ledger.signs[: told.shape[1]]
         before, recent = losses[: -self.patience - 1], losses[-self.patience - 1 :]
-        if not before or not min(before) + self.min_delta < min(recent):
+        if not len(before) or not (before.min(axis=0) + self.min_delta < recent.min(axis=0)).all():
             return GO_ON
         return STOP if self.pruner is None else self.pruner(curves, step)
 

@@ -76,7 +76,7 @@ class FrozenTrial:
         params: parameter name to value, in the order in which they were suggested.
         domains: parameter name to the domain that it was suggested from.
         user_attrs: what `Trial.set_user_attr` was told.
-        reports: step to the value reported at it.
+        reports: step to the value reported at it (of the first objective).
         constraints: each satisfied where it is <= 0, or None.
         gradient: parameter name to the derivative of the value, or None.
         error: what a failed trial raised, as text.

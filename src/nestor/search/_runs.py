@@ -31,6 +31,7 @@ class Study(Protocol):
     """What is needed here of a study."""
 
     sampler: Any
+    pruner: Any
     _storage: Storage
     _identity: str
     _header: dict[str, Any]
@@ -170,6 +171,13 @@ def _next(study: Study, plan: Plan) -> tuple[Trial, bool]:
         claimed = study._claim(called, within=plan.call if spent else None)
         if claimed is not None:
             return study._trial(claimed, lag), not ledger.reports.get(claimed)
+        populated = getattr(study.pruner, "full", None)
+        if populated is not None and populated(ledger):
+            if plan.late or plan.call in ledger.stopped or not (ledger.owners or ledger.paused):
+                raise Exhausted("the population has come to its end")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+            continue
         limit, size = _limit(study, plan), ledger.size
         full = limit is not None and size >= limit
         if spent or full:

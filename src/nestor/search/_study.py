@@ -324,6 +324,8 @@ class Study:
             ledger, now = self._channel.ledger, self._channel.now()
             number = ledger.claimable(now, within) if ledger.waiting or ledger.owners else None
             if number is None and ledger.paused and within is None:
+                if self._forked(ledger):
+                    continue
                 promote = getattr(self.pruner, "promote", None)
                 number = None if promote is None else promote(ledger)
             if number is None:
@@ -337,6 +339,15 @@ class Study:
             entry = {"do": "claim", "number": number, "attempt": attempt, "by": channel.worker, "at": now}
             if channel.commit({**entry, "lease": channel.lease, **more})[0]:
                 return number
+
+    def _forked(self, ledger: Ledger) -> bool:
+        """Let the pruner put another trial in the place of a paused one; whether there is one to look at now."""
+        fork = getattr(self.pruner, "fork", None)
+        entry = None if fork is None else fork(ledger)
+        if entry is None:
+            return False
+        self._channel.commit({**entry, "do": "fork", "at": self._channel.now()})
+        return True
 
     def _trial(self, number: int, lag: int | None) -> Trial:
         horizon = None if lag is None else number - lag

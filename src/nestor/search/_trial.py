@@ -173,16 +173,21 @@ class Trial:
 
     # --- what an objective tells --------------------------------------------------------------
 
-    def report(self, value: float, step: int) -> None:
+    def report(self, value: float | Sequence[float], step: int) -> None:
         """Say how good the trial is at a step (a whole number >= 0: an epoch, a budget).
 
         Args:
-            value: in the direction of the (first) objective.
+            value: one value an objective; one number alone is of the first.
             step: reported again, the last value counts.
         """
         if isinstance(step, bool) or int(step) != step or step < 0:
             raise BadArgument("report", "step", got=step, want="a whole number >= 0", do="count from 0")
-        self._commit({"do": "report", "number": self.number, "step": int(step), "value": float(value)})
+        count = len(self._channel.ledger.directions)
+        if np.ndim(value) and len(value) != count:  # type: ignore[arg-type]
+            want = f"a number, or {count} of them, one an objective"
+            raise BadArgument("report", "value", got=value, want=want, do="report one value an objective")
+        told = [float(one) for one in value] if np.ndim(value) else float(value)  # type: ignore[union-attr, arg-type]
+        self._commit({"do": "report", "number": self.number, "step": int(step), "value": told})
 
     def should_prune(self) -> bool:
         """Whether to stop now, with ``raise TrialPruned(...)``; what was reported decides."""

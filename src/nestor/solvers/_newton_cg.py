@@ -64,7 +64,8 @@ class Pairs(NamedTuple):
         return jax.lax.fori_loop(0, used, up, self.scale * q)
 
 
-def _no_pairs(x: jax.Array, limit: int) -> Pairs:
+def no_pairs(x: jax.Array, limit: int) -> Pairs:
+    """Room for as many pairs as `limit` products and the memory allow."""
     length = max(1, min(_PAIRS, limit, max(10, _NUMBERS // max(2 * x.size, 1))))
     rows = jnp.zeros((2, length, x.size), x.dtype)
     return Pairs(rows, jnp.ones((), x.dtype), jnp.int32(0))
@@ -115,7 +116,7 @@ class NewtonCG:
     def init(self, problem: Minimization, x: Tree) -> _trust.TrustState:
         """See `Solver.init`."""
         vector, _ = trees.ravel(x)
-        return _trust.init(x, () if problem.box is not None else _no_pairs(vector, self._limit(vector)))
+        return _trust.init(x, () if problem.box is not None else no_pairs(vector, self._limit(vector)))
 
     def step(
         self, problem: Minimization, x: Tree, state: _trust.TrustState
