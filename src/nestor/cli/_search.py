@@ -31,7 +31,10 @@ CHOICES = {
 RATE, STRENGTH, SCALE = (0.02, 0.5), (1e-5, 1.0), (0.1, 2.0)
 EACH = {
     "rate": {"in": search.Float(*RATE, log=True), "out": search.Float(*RATE, log=True)},
-    "l2": {"in": search.Array((PIXELS,), *STRENGTH, log=True), "out": search.Array((CLASSES,), *STRENGTH, log=True)},
+    "l2": {
+        "in": search.Array((PIXELS,), *STRENGTH, log=True),
+        "out": search.Array((CLASSES,), *STRENGTH, log=True),
+    },
     "scale": {"in": search.Array((PIXELS,), *SCALE, log=True), "out": search.Float(*SCALE, log=True)},
 }
 FEW = {  # the same with one number for each layer, which is what one would search
@@ -118,13 +121,11 @@ def searched(space: Any, runs: int, seed: int, digits: Digits, **options: Any) -
 
 
 def followed(runs: int, seed: int, digits: Digits, **options: Any) -> search.Study:
-    """The same study with the same sampler, whose trials descend along exact hypergradients."""
-    spent = 0
+    """The same study with the same sampler, whose trials descend along exact hypergradients.
 
-    def posed(trial: search.Trial) -> Any:
-        return objective(trial)
-
-    objective = tuning.Differentiated(
+    A descent that is behind the others after four evaluations is ended, and the next trial begins elsewhere.
+    """
+    posed = tuning.Differentiated(
         lambda hyper, picked: loss(trained(hyper, picked, digits), digits.validation),
         EACH,
         CHOICES,
@@ -133,6 +134,7 @@ def followed(runs: int, seed: int, digits: Digits, **options: Any) -> search.Stu
     study = search.create_study(
         sampler=search.TPESampler(seed), pruner=search.MedianPruner(n_startup_trials=1, n_warmup_steps=4)
     )
+    spent = 0
     while spent < runs:
         study.optimize(posed, 1, catch=tuning.FAILURES, **options)
         spent += RUNS * study.trials[-1].user_attrs["evaluations"]

@@ -1,4 +1,4 @@
-"""A function of a tree of hyperparameters as the objective of a study: with its gradient, and for many trials at once."""
+"""A function of a tree of hyperparameters as the objective of a study: with its gradient, or for many trials."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class _Posed:
         if self.choices is None:
             return None
         if callable(self.choices):
-            return dict(self.choices(trial))
+            picked: Any = self.choices(trial)
+            return dict(picked)
         return {name: trial.suggest(name, domain) for name, domain in self.choices.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,7 +201,7 @@ class Differentiated:
         """The best of some points on a descent, with what was found there."""
         layout, descent = compiled.layout, None
         best: tuple[list[Any], _Found] | None = None
-        sign = trial.directions[0].sign
+        sign, turn = trial.directions[0].sign, 0
         for turn in range(1, self.refine + 1):
             found = compiled.one(leaves, True, self.noted)
             if best is None or sign * found.value < sign * best[1].value:
