@@ -6,13 +6,17 @@ claims elsewhere; a wrong denial, a failure that it reports at such a point with
 spend 1000 steps and have their own tolerances. An evaluation is of the objective and all constraints, with the
 derivatives that the method wants (SLSQP: gradients; ours: the Hessian of the Lagrangian too). The list of problems
 and their least values known is `cutest/constrained.json`; the problems themselves are those of sif2jax 0.0.8, so the
-values are those of its functions, which are not always those of CUTEst.
+values are those of its functions, which are not always those of CUTEst. Where it has the sign of all inequalities
+wrong ("turned" in the list), they are turned, which gives the published values.
 
-Names of problems as arguments run only those.
+Names of problems as arguments run only those; `--kept FILE` keeps what was run, so that a long run can be shared out
+and go on.
 """
 
+import argparse
 import importlib
 import json
+import pathlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
-from _cutest import _enter, _shell, count, frozen
+from _cutest import HERE, _enter, _shell, count, frozen, profile
 from jax.flatten_util import ravel_pytree
 
 import nestor
@@ -44,8 +48,8 @@ class Problem(NamedTuple):
     upper: np.ndarray
 
 
-def load(module: str, name: str) -> Problem:
-    """One problem, as functions of a vector."""
+def load(module: str, name: str, turned: bool = False) -> Problem:
+    """One problem, as functions of a vector; `turned` changes the sign of its inequalities."""
     root = _enter()
     _shell(f"sif2jax.cutest.{FOLDER}", root / "cutest" / FOLDER)
     its = getattr(importlib.import_module(f"sif2jax.cutest.{FOLDER}.{module}"), name)()
@@ -67,7 +71,9 @@ def load(module: str, name: str) -> Problem:
     def fun(x: Any) -> Any:
         return jnp.asarray(its.objective(back(x), its.args)).reshape(())
 
-    return Problem(name, fun, part(0), part(1), np.asarray(x0, float), *sides)
+    inequal = part(1)
+    signed = (lambda x: -inequal(x)) if turned else inequal
+    return Problem(name, fun, part(0), signed, np.asarray(x0, float), *sides)
 
 
 class Judge:
@@ -193,19 +199,44 @@ def by_slsqp(judge: Judge, best: float, ftol: float = 1e-9) -> dict[str, Any]:
 METHODS = {"nestor default": by_nestor, "SciPy SLSQP": by_slsqp}
 
 
-def main(names: list[str]) -> None:
-    """Both methods on every problem, one problem after the other."""
+def judged(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The verdicts on both methods for one problem of the list."""
+    judge = Judge(load(entry["module"], entry["name"], entry.get("turned", False)))
+    found = {}
+    for name, run in METHODS.items():
+        row = run(judge, entry["best"])
+        first = row["evaluations"] if row["stationary"] else None
+        found[name] = {"problem": entry["name"], **row, "first": first}
+        if not row["success"] or not row["stationary"]:
+            print(entry["name"], name, row, file=sys.stderr)
+    jax.clear_caches()
+    return found
+
+
+def main(names: list[str], kept: pathlib.Path | None) -> None:
+    """Both methods on every problem, one problem after the other.
+
+    Args:
+        names: problems to run; all where it is empty, and then the profile is written.
+        kept: a file with a line for every problem that was run, which are not run again; several processes may
+            write it, each with names of its own.
+    """
     jax.config.update("jax_enable_x64", True)
     listed = [p for p in frozen("constrained") if not names or p["name"] in names]
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    done = {row["nestor default"]["problem"]: row for row in map(json.loads, lines)}
     for entry in listed:
-        judge = Judge(load(entry["module"], entry["name"]))
-        for name, run in METHODS.items():
-            row = run(judge, entry["best"])
-            rows[name].append(row)
-            if not row["success"] or not row["stationary"]:
-                print(entry["name"], name, row, file=sys.stderr)
-        jax.clear_caches()
+        if entry["name"] in done:
+            continue
+        done[entry["name"]] = judged(entry)
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(json.dumps(done[entry["name"]]) + "\n")
+    rows = {name: [done[entry["name"]][name] for entry in listed] for name in METHODS}
+    if not names:
+        profile(
+            rows, HERE / "results" / "cutest_constrained", f"CUTEst with constraints: {len(listed)} problems"
+        )
     counts = {name: count(results) for name, results in rows.items()}
     ours, peer = counts["nestor default"], counts["SciPy SLSQP"]
     both = [
@@ -233,4 +264,8 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--kept", type=pathlib.Path, default=None)
+    given = parser.parse_args()
+    main(given.names, given.kept)

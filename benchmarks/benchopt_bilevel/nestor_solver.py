@@ -14,7 +14,7 @@ with safe_import_context() as import_ctx:
 
 FLAT = 1e-3  # the least curvature that is made up for, of the largest
 PART = 4096  # the samples that are enough for a metric
-UNSURE = 0.1  # the curvature that is assumed in all directions where the Hessian is indefinite, of the largest
+UNSURE = 0.1  # the curvature assumed in all directions where the Hessian is indefinite, of the largest
 STOCHASTIC = {
     "soba": lambda inner, outer: nestor.levels.SOBA(inner, outer),
     "saba": lambda inner, outer: nestor.levels.SABA(inner, outer),

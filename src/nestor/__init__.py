@@ -6,7 +6,7 @@ import types
 import typing
 
 if typing.TYPE_CHECKING:
-    from nestor import levels, optuna, proximal, schedules, search, torch
+    from nestor import levels, optuna, proximal, schedules, search, torch, tuning
     from nestor.adjoints import (
         DARTS,
         SAMA,
@@ -227,6 +227,7 @@ __all__ = [
     "torch",
     "train",
     "tuned",
+    "tuning",
 ]
 
 # Everything is imported when it is first asked for: `nestor.search` and `nestor.errors` need no JAX.
@@ -357,6 +358,7 @@ _ROOMS = {
     "testing",
     "torch",
     "trees",
+    "tuning",
     "settings",
 }
 _PLACES = {name: room for room, names in _SHOWN.items() for name in names}

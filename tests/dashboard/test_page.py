@@ -252,3 +252,26 @@ def test_figures_filters_and_files_of_the_table(serving, page, tmp_path):
     assert page.evaluate(shown) == ["0", "3", "1e-12", "123457", "0.3", "1e+9", "∞", "nan", "", "x"]
     spans = "[0, 2e-5, 0.5, 119.9, 600, 86400, 1e6].map(v => data.seconds(v))"
     assert page.evaluate(spans) == ["0 s", "20 µs", "500 ms", "120 s", "10 min", "24 h", "11.6 days"]
+
+
+def test_studies_inside_trials(serving, page, tmp_path):
+    outer = search.create_study(
+        storage=tmp_path / "study.db", study_name="outer", sampler=search.RandomSampler()
+    )
+    for number in range(30):
+        trial = outer.ask()
+        inner = search.create_study(parent=trial)
+        inner.tell(inner.ask(), float(number))
+        outer.tell(trial, float(number))
+    served = serving(tmp_path / "study.db")
+    page.go(served.address)
+    rows = (
+        "[...document.querySelectorAll('tr[data-study]')].filter(row => row.children[2].textContent).length"
+    )
+    page.wait(rows, lambda found: found == 1)
+    page.click("#nested")
+    page.wait(rows, lambda found: found == 31)
+    page.go(at(served, "outer", "trials", 7))
+    page.click("#drawer a[href$='outer%2F7']")
+    page.wait("document.querySelector('h1')?.textContent", lambda text: text == "outer/7")
+    assert best(page) == 7.0

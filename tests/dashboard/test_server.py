@@ -1,5 +1,7 @@
 """What the server tells: the same as the study, only what changed, and nothing that can be written."""
 
+import doctest
+import inspect
 import json
 import math
 import signal
@@ -9,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from nestor import search
+from nestor import dashboard, search
 from nestor.cli import main
 from nestor.errors import BadArgument
 from nestor.search import TrialState
@@ -214,3 +216,13 @@ sys.exit(main(["dashboard", {str(path)!r}]))
 def test_a_study_in_memory_is_refused():
     with pytest.raises(BadArgument, match="other processes"):
         search.Follower(search.MemoryStorage())
+
+
+@pytest.mark.parametrize("name", dashboard.__all__)
+def test_an_example_runs(name):
+    pytest.importorskip("starlette")
+    text = inspect.getdoc(getattr(dashboard, name))
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
+    said = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append)
+    assert not said, "".join(said)

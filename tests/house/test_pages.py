@@ -9,7 +9,19 @@ import jax
 import pytest
 
 import nestor
-from nestor import adjoints, dashboard, linear, loops, plots, programs, search, solvers, testing, trees
+from nestor import (
+    adjoints,
+    dashboard,
+    linear,
+    loops,
+    plots,
+    programs,
+    search,
+    solvers,
+    testing,
+    trees,
+    tuning,
+)
 from tests.house.source import REPO
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
@@ -81,7 +93,7 @@ def test_the_reference_lists_what_extenders_use():
     """The rooms that people extend: every name that a door shows stands somewhere in the reference."""
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (REPO / "docs" / "reference").glob("*.md"))
     listed = set(re.findall(r"^\.\. auto\w+::\s+(nestor\.[\w.]+)", pages, re.M))
-    rooms = (adjoints, dashboard, linear, loops, plots, programs, search, solvers, testing, trees)
+    rooms = (adjoints, dashboard, linear, loops, plots, programs, search, solvers, testing, trees, tuning)
     missing = [
         f"{room.__name__}.{name}"
         for room in rooms

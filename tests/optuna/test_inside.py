@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -273,3 +275,36 @@ def test_what_is_wrong_is_said():
         study = optuna.create_study(sampler=nestor.optuna.Sampler(search.RandomSampler(seed=0)))
         with pytest.raises(BadArgument, match="choices"):
             study.ask().suggest_categorical("layers", [(1, 2), (3,)])
+
+
+WORKER = """
+import sys
+import optuna, nestor.optuna
+from nestor import search
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+path, kind = sys.argv[1:]
+f = lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 0, 9)
+if kind == "theirs":
+    study = optuna.load_study(study_name="s", storage=nestor.optuna.Storage(path))
+else:
+    study = search.load_study(study_name="s", storage=path)
+study.optimize(f, n_trials=40)
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_both_share_a_file(tmp_path):
+    """Nothing is lost, no number is given twice, and what waits is run once."""
+    study = search.create_study(storage=tmp_path / "s.db", study_name="s")
+    for n in range(10):
+        study.enqueue_trial({"n": n})
+    kinds = ["theirs", "ours", "theirs"]
+    commands = [[sys.executable, "-c", WORKER, str(tmp_path / "s.db"), kind] for kind in kinds]
+    workers = [subprocess.Popen(command) for command in commands]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert len(study.trials) == 120
+    assert all(trial.state == search.TrialState.COMPLETE for trial in study.trials)
+    assert all(trial.attempt == 1 for trial in study.trials)
+    assert [study.trials[n].params["n"] for n in range(10)] == list(range(10))
+    study.storage.close()

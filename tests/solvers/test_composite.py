@@ -189,7 +189,7 @@ def test_unrolled_and_implicit_derivatives_agree():
         ({"prox": 0.1}, "penalty or a set"),
         ({"prox": LASSO, "solver": nestor.BFGS()}, "composite"),
         ({"prox": LASSO, "solver": nestor.FrankWolfe()}, "lowest"),
-        ({"prox": LASSO, "bounds": (0.0, 1.0)}, "one of them"),
+        ({"prox": nestor.proximal.Simplex(), "bounds": (0.0, 1.0)}, "no sum over entries"),
         ({"prox": proximal.Lasso(jnp.ones(3))}, "strength"),
         ({"prox": {"a": LASSO}}, "tree"),
         ({"prox": LASSO, "solver": nestor.ProximalGradient("fista")}, "momentum"),

@@ -19,6 +19,8 @@ from jax.extend import core as jex
 
 import nestor
 from nestor.errors import BadArgument
+from nestor.solvers import _newton_cg
+from nestor.solvers._contract import Info, Minimization, converged_at_precision
 from tests import problems
 
 DIRECTIONS = (
@@ -363,3 +365,47 @@ def test_roots_are_those_of_scipy(name, solver):
     assert problem.error(ours.x) <= 1e-5
     if name != "root_brown_almost_linear_5":  # several roots: both found one of them
         np.testing.assert_allclose(np.asarray(ours.x), theirs.x, atol=1e-5)
+
+
+# --- steps that learn from the last one, and ends at rounding ---------------------------------------
+
+
+def _ill_conditioned_logistic(n: int) -> Any:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(10 * n, n)) * np.geomspace(1, 1e-4, n)
+    y = np.sign(a @ rng.normal(size=n) + 0.5 * rng.normal(size=10 * n))
+    signed = jnp.asarray(a * y[:, None])
+    return lambda w: jnp.mean(jax.nn.softplus(-(signed @ w))) + 0.5e-8 * jnp.sum(w**2)
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [(nestor.Newton(), 10), (nestor.NewtonCG(), 16)])
+def test_newtons_methods_solve_an_ill_conditioned_problem_to_the_last_digits(solver, evaluations):
+    """Without what conjugate gradients saw before, `NewtonCG` takes hundreds of products in the last steps."""
+    solution = nestor.minimize(_ill_conditioned_logistic(60), jnp.zeros(60), solver=solver, tol=1e-12)
+    assert int(solution.stats.evaluations) <= evaluations
+
+
+def test_pairs_of_conjugate_gradients_invert_the_matrix_they_have_seen():
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    matrix = jnp.asarray(q @ np.diag(np.geomspace(1, 1e4, 6)) @ q.T)
+    pairs = _newton_cg.no_pairs(jnp.zeros(6), 6)
+    v = jnp.asarray(rng.normal(size=6))
+    np.testing.assert_array_equal(pairs.inverse_times(v), v)
+    for column in np.linalg.inv(np.linalg.cholesky(np.asarray(matrix))):  # rows that are conjugate
+        d = jnp.asarray(column)
+        pairs = pairs.with_one(d, matrix @ d, d @ matrix @ d, jnp.bool_(True))
+    np.testing.assert_allclose(pairs.inverse_times(v), np.linalg.solve(matrix, v), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "optimality", "stuck"), [(np.float64, 1e-7, True), (np.float32, 2e-3, False)]
+)
+def test_a_minimization_that_is_stuck_has_converged_at_ten_times_the_tolerance_in_float64(
+    dtype, optimality, stuck
+):
+    tol = float(np.finfo(dtype).eps) ** 0.5
+    problem = Minimization(jnp.sum, tol)
+    info = Info(dtype(1.0), jnp.asarray(optimality, dtype), jnp.bool_(True))
+    said = [bool(converged_at_precision(problem, info, dtype(1.0), end)) for end in (False, True)]
+    assert said == [False, stuck]

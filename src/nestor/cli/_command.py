@@ -27,6 +27,7 @@ examples:
   nestor demo --steps 5 --no-picture   a shorter look
   nestor demo schedule                 learn the step sizes of a training run, by running it backwards
   nestor demo reweight                 learn which labels of a training set to trust
+  nestor demo search                   tune a net in one study that searches and descends
   nestor demo --seed 3 --out runs/3    another split, into a folder of its own
   nestor tune train.py:objective --storage study.db --trials 100 --workers 2
                                        search for the best parameters of a function of yours
@@ -65,6 +66,19 @@ examples:
   nestor demo reweight --clean-size 30 fewer labels that are known to be right
 
 Ctrl-C ends it early: what there is goes to reweight.json, and the exit status is 130."""
+
+SEARCH = """\
+Tune every setting of a small net on scikit-learn's digits in one study: optimizer and width by search, and 141 real
+settings (rates, L2 strengths, sizes of the first weights) along exact hypergradients inside each trial. Compared with
+the same search without gradients, at equal numbers of training runs. Writes search.json and search.png. Takes 40
+seconds on two free cores. Needs: pip install 'nestor[demo]'"""
+
+SEARCH_EXAMPLES = """\
+examples:
+  nestor demo search --steps 80        fewer training runs for each study
+  nestor demo search --seed 3          another split of the images and other seeds
+
+Ctrl-C ends it early: what there is goes to search.json, and the exit status is 130."""
 
 DEMO_EXAMPLES = """\
 examples:
@@ -157,7 +171,17 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     _add_reweight_options(reweight)
     reweight.set_defaults(run=_reweight)
-    commands = {"demo": demo, "schedule": schedule, "reweight": reweight}
+    searching = jobs.add_parser(
+        "search",
+        prog="nestor demo search",
+        help="tune a net in one study that searches and descends",
+        description=SEARCH,
+        epilog=SEARCH_EXAMPLES,
+        **form,
+    )
+    _add_options(searching, steps=240, train_size=200, what="training runs of each study")
+    searching.set_defaults(run=_search)
+    commands = {"demo": demo, "schedule": schedule, "reweight": reweight, "search": searching}
     commands |= _search_words.add(rooms, form)
     commands["dashboard"] = _dashboard.add(rooms, form)
     return parser, commands
@@ -167,7 +191,9 @@ def _add_help(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-h", "--help", action="help", help="print this help")
 
 
-def _add_options(parser: _Parser, steps: int) -> None:
+def _add_options(
+    parser: _Parser, steps: int, train_size: int = 599, what: str = "hypergradient steps at most"
+) -> None:
     """The options of the demos that tune on validation images."""
     _add_help(parser)
     parser.add_argument(
@@ -175,7 +201,7 @@ def _add_options(parser: _Parser, steps: int) -> None:
         type=_whole(1, 1000),
         default=steps,
         metavar="N",
-        help=f"hypergradient steps at most ({steps})",
+        help=f"{what} ({steps})",
     )
     parser.add_argument(
         "--seed",
@@ -187,9 +213,9 @@ def _add_options(parser: _Parser, steps: int) -> None:
     parser.add_argument(
         "--train-size",
         type=_whole(100, 1597),
-        default=599,
+        default=train_size,
         metavar="N",
-        help="training images (599); the rest of 1797 is halved into validation and test",
+        help=f"training images ({train_size}); the rest of 1797 is halved into validation and test",
     )
     _add_results(parser)
 
@@ -231,6 +257,12 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _reweight(options: argparse.Namespace) -> int:
     from nestor.cli import _reweight_demo as demo
+
+    return demo.run(options)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from nestor.cli import _search_demo as demo
 
     return demo.run(options)
 

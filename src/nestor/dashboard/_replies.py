@@ -85,8 +85,11 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
         }
 
 
-def trial(followed: FollowedStudy, number: int) -> dict[str, Any]:
-    """Everything about one trial."""
+def trial(follower: Follower, followed: FollowedStudy, number: int) -> dict[str, Any]:
+    """Everything about one trial, with the studies that were made inside it."""
+    inside = {"id": followed.identity, "number": number}
+    parents = {name: header.get("parent", {}) for name, header in follower.headers().items()}
+    nested = [name for name, parent in parents.items() if inside.items() <= parent.items()]
     with followed.lock:
         followed.changes(after=0)
         trials = followed.study.trials
@@ -111,6 +114,7 @@ def trial(followed: FollowedStudy, number: int) -> dict[str, Any]:
             "started": found.started,
             "ended": found.ended,
             "attempt": found.attempt,
+            "nested": nested,
         }
 
 

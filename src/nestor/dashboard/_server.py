@@ -102,12 +102,8 @@ def application(storage: Any, *, host: str = "127.0.0.1") -> Any:
     ['/', '/api/changes']
     """
     _check_there(storage)
-    _needed("starlette")
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.gzip import GZipMiddleware
-    from starlette.routing import Route
-
+    needed = ("applications", "middleware", "middleware.gzip", "routing")
+    applications, middleware, gzip, routing = (_needed(f"starlette.{name}") for name in needed)
     follower = Follower(storage)
     title = _shown(storage)
 
@@ -133,15 +129,18 @@ def application(storage: Any, *, host: str = "127.0.0.1") -> Any:
     told = {
         "summary": lambda followed, asked: _replies.summary(followed),
         "changes": lambda followed, asked: _replies.changes(followed, _whole(asked.get("after", "0"))),
-        "trial": lambda followed, asked: _replies.trial(followed, _whole(asked.get("number", ""))),
+        "trial": lambda followed, asked: _replies.trial(follower, followed, _whole(asked.get("number", ""))),
         "curves": lambda followed, asked: _replies.curves(followed),
         "importance": lambda followed, asked: _replies.shares(followed),
     }
-    routes = [Route(f"/{name}" if name != "index.html" else "/", _file(name)) for name in _files()]
-    routes.append(Route("/api/studies", studies))
-    routes += [Route(f"/api/{name}", about(answer)) for name, answer in told.items()]
-    guards = [Middleware(_Guard, host=host), Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
-    return Starlette(routes=routes, middleware=guards)
+    routes = [routing.Route(f"/{name}" if name != "index.html" else "/", _file(name)) for name in _files()]
+    routes.append(routing.Route("/api/studies", studies))
+    routes += [routing.Route(f"/api/{name}", about(answer)) for name, answer in told.items()]
+    guards = [
+        middleware.Middleware(_Guard, host=host),
+        middleware.Middleware(gzip.GZipMiddleware, minimum_size=1000, compresslevel=5),
+    ]
+    return applications.Starlette(routes=routes, middleware=guards)
 
 
 class _Guard:
@@ -165,9 +164,7 @@ class _Guard:
         asked = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         name = asked.rpartition(":")[0] if asked.rpartition(":")[2].isdigit() else asked
         if self._names is not None and name.lower() not in self._names:
-            from starlette.responses import PlainTextResponse
-
-            refusal = PlainTextResponse("This name is not the dashboard's.\n", status_code=400)
+            refusal = _response("This name is not the dashboard's.\n", "text/plain", status_code=400)
             await refusal(scope, receive, with_headers)
             return
         await self._app(scope, receive, with_headers)
@@ -175,8 +172,6 @@ class _Guard:
 
 def _reply(answer: Callable[[], Any]) -> Any:
     """An answer as JSON; what went wrong as a message that the page shows."""
-    from starlette.responses import Response
-
     status = 200
     try:
         told = answer()
@@ -188,9 +183,11 @@ def _reply(answer: Callable[[], Any]) -> Any:
         logging.getLogger("nestor.dashboard").exception("No answer")
         told, status = {"error": f"{type(error).__name__}: {error}"}, 500
     text = json.dumps(told, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return Response(
-        text, status_code=status, media_type="application/json", headers={"cache-control": "no-store"}
-    )
+    return _response(text, "application/json", status_code=status, headers={"cache-control": "no-store"})
+
+
+def _response(content: str | bytes, kind: str, **more: Any) -> Any:
+    return _needed("starlette.responses").Response(content, media_type=kind, **more)
 
 
 def _files() -> list[str]:
@@ -200,13 +197,10 @@ def _files() -> list[str]:
 
 def _file(name: str) -> Callable[[Any], Any]:
     """The address of one file of the page, which is read once."""
-    from starlette.responses import Response
-
     content = (importlib.resources.files("nestor.dashboard") / "page" / name).read_bytes()
 
     async def endpoint(request: Any) -> Any:
-        kind = _KINDS[Path(name).suffix]
-        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+        return _response(content, _KINDS[Path(name).suffix], headers={"cache-control": "no-cache"})
 
     return endpoint
 
@@ -267,8 +261,8 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _needed(package: str) -> Any:
+def _needed(module: str) -> Any:
     try:
-        return importlib.import_module(package)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(package, "dashboard", "the dashboard") from error
+        raise MissingExtra(module.partition(".")[0], "dashboard", "the dashboard") from error

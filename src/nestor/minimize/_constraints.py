@@ -36,6 +36,14 @@ class HostConstraint:
     def __init__(self, where: str, layout: Layout, index: int, source: Any, x0: Vector):
         self.where, self.layout, self.name = where, layout, f"constraints[{index}]"
         fun, self.jac, self.args, limits = _read(where, self.name, source, layout)
+        if not callable(fun):
+            raise BadArgument(
+                where,
+                f"{self.name}.fun",
+                got=shown(fun),
+                want="a function of one tree",
+                do="pass the function itself, not its value: nestor.Constraint(lambda x: ..., equal=0.0)",
+            )
         self.box = HostBox.free(layout.size)
         self.call = Called(fun, layout, self.args)
         leaves: list[Any] = []
@@ -55,6 +63,14 @@ class HostConstraint:
                     want="lower <= upper, all numbers",
                     do="swap the limits, or pass None where there is none",
                 )
+        if np.isinf(self.lower[self.equal]).any():
+            raise BadArgument(
+                where,
+                self.name,
+                got="an equality with an infinite number",
+                want="finite where both limits are the same",
+                do="use lower= and upper= for entries that may be anything",
+            )
 
     @property
     def equal(self) -> np.ndarray:
@@ -125,9 +141,17 @@ class HostConstraint:
             array = _frameworks.numbers(jac)
             if array.size == count * self.layout.size:
                 return array.reshape(count, self.layout.size)
-        blocks = self.layout.parts(f"{self.name} jac", jac)
-        pairs = zip(blocks, self.layout.specs, strict=True)
-        return np.concatenate([_frameworks.numbers(b).reshape(count, spec.size) for b, spec in pairs], axis=1)
+        blocks = [_frameworks.numbers(block) for block in self.layout.parts(f"{self.name} jac", jac)]
+        pairs = list(zip(blocks, self.layout.specs, strict=True))
+        if any(block.size != count * spec.size for block, spec in pairs):
+            raise BadArgument(
+                self.where,
+                f"{self.name} jac",
+                got=f"of shapes {[block.shape for block in blocks]}",
+                want=f"the derivative of {count} numbers in each entry of x0: {count} x {self.layout.size} in all",
+                do="return a row for every entry of the value, or leave jac out",
+            )
+        return np.concatenate([block.reshape(count, spec.size) for block, spec in pairs], axis=1)
 
 
 class _Part:
@@ -189,6 +213,14 @@ def _as_arrays(where: str, name: str, value: Any) -> Any:
             got="a function that returns None",
             want="one that returns arrays",
             do="return the value",
+        )
+    if isinstance(value, str):
+        raise BadArgument(
+            where,
+            name,
+            got=f"a function that returns {shown(value)}",
+            want="one that returns arrays",
+            do="return numbers",
         )
     return value
 

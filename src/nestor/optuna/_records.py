@@ -89,7 +89,7 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
             _spread(name, domain, ours.params[name], params, distributions)
         else:
             params[name], distributions[name] = ours.params[name], distribution_of(domain)
-    finished = ours.state.is_finished
+    finished, reports = ours.state.is_finished, ledger.reports.get(number, {})
     return trial.FrozenTrial(
         number=number,
         trial_id=trial_id,
@@ -101,8 +101,8 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
         params=params,
         distributions=distributions,
         user_attrs=dict(ours.user_attrs),
-        system_attrs=_system_attrs(ours, ledger.fixed.get(number), arrays),
-        intermediate_values=dict(ours.reports),
+        system_attrs=_system_attrs(ours, ledger, arrays),
+        intermediate_values={step: _first(value) for step, value in reports.items()},
     )
 
 
@@ -117,17 +117,20 @@ def _spread(
             params[entry], distributions[entry] = float(value[place]), one
 
 
-def _system_attrs(ours: FrozenTrial, fixed: dict[str, Any] | None, arrays: dict[str, Any]) -> dict[str, Any]:
+def _system_attrs(ours: FrozenTrial, ledger: Ledger, arrays: dict[str, Any]) -> dict[str, Any]:
     """What Optuna knows of a trial beside its fields: its own notes, and what its record has no field for."""
     found = dict(ours.system_attrs)
     if ours.constraints is not None and not any(key.partition(":")[0] == _CONSTRAINTS for key in found):
         found[_CONSTRAINTS] = list(ours.constraints)
-    if fixed is not None:
-        found.setdefault(_FIXED, fixed)
+    if ours.number in ledger.fixed:
+        found.setdefault(_FIXED, ledger.fixed[ours.number])
+    reports = ledger.reports.get(ours.number, {}).items()
     more = {
         "paused": ours.state == TrialState.PAUSED,
         "error": ours.error,
+        "cost": ledger.costs.get(ours.number),
         "gradient": dict(ours.gradient or {}),
+        "reports": {str(step): np.ravel(value).tolist() for step, value in reports if np.ndim(value)},
         "arrays": arrays,
     }
     return {**found, **{_OURS + key: value for key, value in more.items() if value}}
@@ -147,13 +150,15 @@ def entry_of(frozen: Any, worker: str = "") -> dict[str, Any]:
         "do": "add",
         "state": int(state),
         "params": _written(frozen.params, frozen.distributions, ours.get("arrays") or {}),
-        "reports": {str(step): float(value) for step, value in frozen.intermediate_values.items()},
+        "reports": {str(step): float(value) for step, value in frozen.intermediate_values.items()}
+        | ours.get("reports", {}),
         "attrs": dict(frozen.user_attrs),
         "system": system,
         "constraints": constraints_of(system),
         "fixed": system.get(_FIXED),
         "gradient": ours.get("gradient"),
         "error": ours.get("error"),
+        "cost": ours.get("cost"),
         "started": _seconds(frozen.datetime_start),
         "at": _seconds(frozen.datetime_complete),
         "by": worker if state == TrialState.RUNNING else None,
@@ -195,6 +200,11 @@ def _written(
         domain = domain_of(distributions[name])
         found[name] = [domain.as_json(), stored_of(domain, distributions[name], value)]
     return found
+
+
+def _first(reported: Any) -> float:
+    """What was reported, of several objectives the first: Optuna's curves have one."""
+    return float(reported[0]) if np.ndim(reported) else float(reported)
 
 
 def _seconds(moment: datetime.datetime | None) -> float | None:

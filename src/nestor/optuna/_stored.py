@@ -89,11 +89,11 @@ class NestorStorage(_Base):
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep a note of the user."""
-        self._commit(study_id, {"do": "attrs", "attrs": {key: value}, "at": time.time()})
+        self._commit(study_id, {"do": "attrs", "attrs": {key: value}})
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """Keep a note of a program."""
-        self._commit(study_id, {"do": "attrs", "attrs": {}, "system": {key: value}, "at": time.time()})
+        self._commit(study_id, {"do": "attrs", "attrs": {}, "system": {key: value}})
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """The id of a study."""
@@ -145,7 +145,7 @@ class NestorStorage(_Base):
         """A new trial, running or as the template has it; its id."""
         with self._lock:
             channel = self._channel(study_id)
-            now = {"by": channel.worker, "at": time.time(), "lease": channel.lease}
+            now = {"by": channel.worker, "at": channel.now(), "lease": channel.lease}
             if template_trial is None:
                 number = channel.commit({"do": "ask", "n": 1, **now})[0][0]
             else:
@@ -173,10 +173,10 @@ class NestorStorage(_Base):
         """Begin a trial that waits, give it back, or end it; whether that held."""
         with self._lock:
             channel, number = self._open(trial_id)
-            ledger, now = channel.ledger, {"number": number, "by": channel.worker, "at": time.time()}
+            ledger, now = channel.ledger, {"number": number, "by": channel.worker, "at": channel.now()}
             wanted = state_of(state)
             if wanted == TrialState.RUNNING:
-                if number not in self._claimable(ledger):
+                if number not in _claimable(channel):
                     return False
                 attempt = int(ledger.attempts[number]) + 1
                 claim = {"do": "claim", "attempt": attempt, "lease": channel.lease, **now}
@@ -238,8 +238,8 @@ class NestorStorage(_Base):
     ) -> list[Any]:
         """The trials of a study, by number."""
         with self._lock:
-            ledger = self._ledger(study_id)
-            numbers = self._numbers(ledger, states)
+            channel = self._channel(study_id)
+            ledger, numbers = channel.ledger, self._numbers(channel, states)
             kept = self._finished.setdefault(study_id, {})
             notes, system = ledger.trial_attrs, ledger.trial_system_attrs
             trials = []
@@ -308,27 +308,23 @@ class NestorStorage(_Base):
 
     def _commit(self, study_id: int, entry: dict[str, Any]) -> None:
         with self._lock:
-            self._channel(study_id).commit(entry)
+            channel = self._channel(study_id)
+            channel.commit({**entry, "at": channel.now()})
 
     def _note(self, trial_id: int, entry: dict[str, Any]) -> None:
         with self._lock:
             channel, number = self._open(trial_id)
-            channel.commit({**entry, "number": number, "at": time.time()})
+            channel.commit({**entry, "number": number, "at": channel.now()})
 
-    def _numbers(self, ledger: search.Ledger, states: Container[Any] | None) -> Sequence[int]:
+    def _numbers(self, channel: Any, states: Container[Any] | None) -> Sequence[int]:
         """The trials in some states; among those that wait are those whose worker is dead."""
+        ledger = channel.ledger
         if states is None:
             return range(ledger.size)
         if isinstance(states, tuple) and states == (_States.WAITING,):
-            return sorted(self._claimable(ledger))
+            return sorted(_claimable(channel))
         chosen = [state for state in TrialState if _named(state) in states]
         return np.flatnonzero(np.isin(ledger.state[: ledger.size], chosen)).tolist()
-
-    def _claimable(self, ledger: search.Ledger) -> set[int]:
-        """The trials that wait for a worker, and those whose worker is dead."""
-        now = time.time()
-        orphans = {n for n in ledger.owners if ledger.is_orphan(n, now)}
-        return {n for n in orphans if ledger.deaths.get(n, 0) < _MOST_DEATHS} | set(ledger.waiting)
 
     def _frozen(self, study_id: int, ledger: search.Ledger, number: int) -> Any:
         """A new record; that of a finished trial is kept, and good for as long as its notes do not change."""
@@ -354,8 +350,8 @@ class View(NestorStorage):
         """A new study of Optuna over it, with a sampler or a pruner."""
         return optuna.study.Study(study_name=self._header(0)["name"], storage=self, **parts)
 
-    def _numbers(self, ledger: search.Ledger, states: Container[Any] | None) -> Sequence[int]:
-        numbers = super()._numbers(ledger, states)
+    def _numbers(self, channel: Any, states: Container[Any] | None) -> Sequence[int]:
+        numbers = super()._numbers(channel, states)
         return numbers if self.visible is None else [n for n in numbers if n in self.visible]
 
 
@@ -374,8 +370,18 @@ class _Single:
     def open(self, place: int) -> _Single:
         return self
 
+    def now(self) -> float:
+        return time.time()
+
     def sync(self) -> None:
         """The study does that."""
+
+
+def _claimable(channel: Any) -> set[int]:
+    """The trials that wait for a worker, and those whose worker is dead."""
+    ledger, now = channel.ledger, channel.now()
+    orphans = {n for n in ledger.owners if ledger.is_orphan(n, now)}
+    return {n for n in orphans if ledger.deaths.get(n, 0) < _MOST_DEATHS} | set(ledger.waiting)
 
 
 def _named(state: TrialState) -> Any:

@@ -3,7 +3,7 @@
 from nestor.proximal._balls import L1Ball, L1Sphere, L2Ball, L2Sphere, LInfBall
 from nestor.proximal._cones import NonNegative, PositiveSemidefinite, SecondOrderCone
 from nestor.proximal._contract import Free, Penalty, Separate, Set
-from nestor.proximal._flats import Affine, Box, BoxSection, Halfspace, Hyperplane
+from nestor.proximal._flats import Affine, Bounded, Box, BoxSection, Halfspace, Hyperplane
 from nestor.proximal._monotone import Monotone
 from nestor.proximal._penalties import (
     ElasticNet,
@@ -23,6 +23,7 @@ from nestor.proximal._transport import Birkhoff, Transport
 __all__ = [
     "Affine",
     "Birkhoff",
+    "Bounded",
     "Box",
     "BoxSection",
     "ElasticNet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class Free:
     >>> proximal.Free().prox(jnp.ones(2)).tolist()
     [1.0, 1.0]
     """
+
+    entrywise: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """0."""

@@ -43,6 +43,41 @@ class Box(Set):
         return jax.tree.map(lambda v, low, high: jnp.where(v > 0, low, high), slope, *self._sides(slope))
 
 
+@trees.record
+class Bounded:
+    """A penalty that is a sum over entries, in a box; prox: that of the penalty, clipped.
+
+    Of one entry the penalty is a convex function, and the least value of a convex function between two bounds is
+    at the free minimizer or at the bound next to it. Penalties that mix entries (`GroupLasso`, a ball) do not
+    allow that, so the front functions refuse them beside ``bounds=``.
+
+    Args:
+        term: a penalty with ``entrywise = True``, such as `Lasso`, or a `Separate` of them.
+        lower, upper: as of `Box`.
+
+    >>> import jax.numpy as jnp
+    >>> from nestor import proximal
+    >>> proximal.Bounded(proximal.Lasso(1.0), -0.5, 1.0).prox(jnp.array([3.0, -4.0, 0.5])).tolist()
+    [1.0, -0.5, 0.0]
+    """
+
+    term: Any
+    lower: Any = 0.0
+    upper: Any = 1.0
+
+    def value(self, x: Tree) -> jax.Array:
+        """The penalty at x."""
+        return self.term.value(x)
+
+    def prox(self, x: Tree, step: Any = 1.0) -> Tree:
+        """The operator of the penalty, clipped."""
+        return self.inside(self.term.prox(x, step))
+
+    def inside(self, x: Tree) -> Tree:
+        """x, clipped."""
+        return Box(self.lower, self.upper).project(x)
+
+
 def _clip(v: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     return jnp.where(v < low, low, jnp.where(v > high, high, v))
 

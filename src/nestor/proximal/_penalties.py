@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class Lasso:
     """
 
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -74,6 +75,8 @@ class NonNegativeLasso:
     """
 
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
+    from_zero: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
@@ -99,6 +102,7 @@ class Ridge:
     """
 
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -124,6 +128,8 @@ class NonNegativeRidge:
     """
 
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
+    from_zero: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
@@ -152,6 +158,7 @@ class ElasticNet:
 
     l1: Any = 1.0
     l2: Any = 1.0
+    entrywise: ClassVar[bool] = True
 
     def _settings(self, x: Tree) -> tuple[Tree, Tree]:
         return spread("ElasticNet", "l1", self.l1, x), spread("ElasticNet", "l2", self.l2, x)
@@ -224,6 +231,8 @@ class Logarithm:
     """
 
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
+    from_zero: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x); infinite where an entry is not positive."""
@@ -264,6 +273,7 @@ class Huber:
 
     strength: Any = 1.0
     knee: Any = 1.0
+    entrywise: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -305,6 +315,7 @@ class Quantile:
 
     level: Any = 0.5
     strength: Any = 1.0
+    entrywise: ClassVar[bool] = True
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""

@@ -43,7 +43,8 @@ def minimize(
             solution is differentiable in all of it.
         x0: the start, a tree of floating arrays (or floats); under `vmap` one per lane.
         bounds: None, or a pair (lower, upper) that no point where `fun` is evaluated goes beyond, not even by
-            rounding (x0 is moved to the nearest such point). Each is None, a number, or a tree like `x0` of
+            rounding (x0 is moved to the nearest such point; with a prox, which must then be a sum over entries such
+            as `Lasso`, they hold for every point that is kept). Each is None, a number, or a tree like `x0` of
             numbers, arrays and None; an entry may be infinite. The solution is differentiable in them.
         constraints: None, a `Constraint` or a sequence of them, on any functions of the unknowns; also SciPy's
             dictionaries, `LinearConstraint` and `NonlinearConstraint`. They may be broken on the way, and hold to

@@ -29,8 +29,8 @@ class Newton:
     Args:
         radius: the first trust radius; None is max(1, |x0|).
 
-    Quadratic convergence. A step is lengthened by what the last one left of its slope, from a tenth on. Cost a step:
-    one Hessian (n products), about 10 n^3 operations, n^2 numbers.
+    Quadratic convergence. A step is lengthened by what the last one left of its slope, beyond what the model
+    foretold, from a tenth on. Cost a step: one Hessian (n products), about 10 n^3 operations, n^2 numbers.
     With bounds, the trust-region problem of the free unknowns, up to six times a step as bounds are met.
     Source: Moré and Sorensen 1983; Nocedal and Wright 2006, section 4.3.
 
@@ -126,9 +126,10 @@ def first_radius(radius: float | None, x: Tree) -> jax.Array:
 
 
 def _slope_left(grad: Tree, state: _trust.TrustState) -> jax.Array:
-    """How much of the slope along the last step is left at its end: zero where the model was right."""
-    left, before = jax.lax.stop_gradient((trees.dot(grad, state.step), state.slope))
-    part = left / jnp.where(before < 0, before, 1)
+    """How much of the slope along the last step is left at its end, beyond what the model foretold."""
+    left, before, decrease = jax.lax.stop_gradient((trees.dot(grad, state.step), state.slope, state.decrease))
+    foretold = jnp.minimum(-before - 2 * decrease, 0)  # of a step to the boundary; no slope of others
+    part = (left - foretold) / jnp.where(before < 0, before, 1)
     return jnp.where((before < 0) & (part > _LEFT), jnp.minimum(part, 1), 0)
 
 
@@ -136,7 +137,7 @@ def _lengthened(p: jax.Array, left: jax.Array, radius: jax.Array, convex: jax.Ar
     """The step p, longer by the part of the slope that the last one left; within the radius.
 
     Where the curvature falls along the way, as in the tail of an exponential, Newton's steps are too short again
-    and again. Nothing changes where they are right: what is left is zero then.
+    and again. Nothing changes where the model is right: it foretells what is left.
     """
     size = jax.lax.stop_gradient(trees.norm(p))
     room = jnp.maximum(radius / jnp.where(size > 0, size, 1), 1)

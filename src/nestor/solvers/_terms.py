@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from nestor import proximal, trees
@@ -21,20 +22,17 @@ def pose(where: str, prox: Any, box: Box | None, x: Tree) -> Any:
     Args:
         where: the public function, for messages.
         prox: None for none, a penalty or a set, or a tree of them and None, a prefix of `x`.
-        box: the bounds; without a penalty they are a set like others.
+        box: the bounds; without a penalty they are a set like others, and beside one that is a sum over entries
+            they clip its operator.
         x: the start, as `check_start` returns it.
     """
-    if prox is None:
+    given = prox is not None
+    if not given:
         prox = proximal.Free() if box is None else proximal.Box(*box)
-    elif box is not None:
-        raise BadArgument(
-            where,
-            "bounds",
-            got="both bounds and prox",
-            want="one of them",
-            do="pass the bounds as a set, prox=nestor.proximal.Box(lower, upper), or as a prox for each branch of x0",
-        )
     term = _checked(where, prox, x)
+    if box is not None and given:
+        _check_entrywise(where, term, box)
+        term = proximal.Bounded(term, *box)
     dtype = trees.float_dtype(x)  # Python numbers become inputs of the solve: a sweep over them compiles once
     flat, structure = jax.tree.flatten(term)
     flat = [jnp.asarray(leaf, dtype) if type(leaf) in (float, int) else leaf for leaf in flat]
@@ -96,6 +94,36 @@ def _check_prefix(where: str, term: proximal.Separate, x: Tree) -> None:
         ) from error
 
 
+def _check_entrywise(where: str, term: Any, box: Box) -> None:
+    """Bounds go with penalties that are sums over entries, and leave room where these are finite."""
+    whole = not isinstance(term, proximal.Separate)
+    parts = [term] if whole else jax.tree.leaves(term.terms, is_leaf=_is_penalty)
+    mixed = [part for part in parts if not getattr(part, "entrywise", False)]
+    if mixed:
+        smooth = "pass the bounds alone and a smooth penalty in fun"
+        raise BadArgument(
+            where,
+            "bounds",
+            got=f"given beside {type(mixed[0]).__name__}(...), which is no sum over entries",
+            want="left out there: what is nearest in both is not what is nearest in one, clipped",
+            do="pass bounds alone, and the set as a nestor.Constraint"
+            if hasattr(mixed[0], "project")
+            else smooth,
+        )
+    negative = any(
+        not isinstance(side, jax.core.Tracer) and bool(jnp.any(side < 0))
+        for side in jax.tree.leaves(box.upper)
+    )
+    if negative and any(getattr(part, "from_zero", False) for part in parts):
+        raise BadArgument(
+            where,
+            "bounds",
+            got="an upper bound below zero, beside a penalty of numbers that are not negative",
+            want="at least zero there",
+            do="check the sign of the bounds",
+        )
+
+
 def check_suits(where: str, solver: Any, term: Any) -> None:
     """A solver for composite problems may need more of the penalty than its prox: a class attribute says what.
 
@@ -130,4 +158,6 @@ def into(term: Any, x: Tree) -> Tree:
     if isinstance(term, proximal.Separate):
         parts, join = term.parts(x)
         return join([into(part, branch) for part, branch in parts])
+    if isinstance(term, proximal.Bounded):
+        return term.inside(x)
     return term.project(x) if hasattr(term, "project") else x

@@ -2,6 +2,6 @@
 
 from nestor.tuning._front import tune
 from nestor.tuning._sampler import DescentSampler
-from nestor.tuning._trials import Batched, Differentiated
+from nestor.tuning._trials import FAILURES, Batched, Differentiated
 
-__all__ = ["Batched", "DescentSampler", "Differentiated", "tune"]
+__all__ = ["FAILURES", "Batched", "DescentSampler", "Differentiated", "tune"]

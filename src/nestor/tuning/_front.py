@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nestor.errors import BadArgument
-from nestor.search import GPSampler, Pruner, Sampler, Study, TrialState, create_study
+from nestor.search import GPSampler, Pruner, Sampler, Study, create_study
 from nestor.tuning._sampler import DescentSampler
 from nestor.tuning._trials import FAILURES, Batched, Differentiated
 
@@ -102,12 +102,13 @@ def tune(
         pruner=pruner,
         load_if_exists=True,
     )
-    left = None if n_trials is None else n_trials - len(study.trials_with(*_ENDED))
-    if left is None or left > 0:
-        study.optimize(
-            posed, left, timeout=timeout, catch=kinds, callbacks=callbacks, progress=progress, batch=batch
-        )
+    study.optimize(
+        posed,
+        total=n_trials,
+        timeout=timeout,
+        catch=kinds,
+        callbacks=callbacks,
+        progress=progress,
+        batch=batch,
+    )
     return study
-
-
-_ENDED = [state for state in TrialState if state.is_finished]

@@ -23,8 +23,7 @@ class DescentSampler:
     The other sampler proposes as long as it gets better. When `patience` of its trials in a row have not, a descent
     begins at the best point: each step is the least point, in a trust region, of a Gaussian process through the values
     and gradients near by, which needs fewer trials than L-BFGS. When it has arrived, the other sampler looks
-    elsewhere, until there is a new best point. Choices are the other sampler's; a descent is one for each combination of
-    them.
+    elsewhere, until there is a new best point. Choices are the other sampler's; each combination has a descent.
 
     It is a function of its seed, the number of the trial and the history, so a descent goes on in a resumed study.
 
@@ -221,11 +220,12 @@ class _Descent:
         return True
 
     def step(self) -> np.ndarray | None:
-        """The next step of the descent; None where there is none."""
+        """The next step of the descent; None where there is none, or none that leads anywhere new."""
         if not self._active:
             return None
         points, slopes = np.array(self._points), np.array(self._slopes)
-        return trust_region_step(points, np.array(self._losses), slopes, self._radius)
+        point = trust_region_step(points, np.array(self._losses), slopes, self._radius)
+        return None if np.abs(points - point).max(axis=1).min() <= _SAME else point
 
     def _arrived(self) -> bool:
         point, slope = self._points[self._best], self._slopes[self._best]

@@ -103,7 +103,7 @@ def _span(x: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 def _fitted(x: np.ndarray, y: np.ndarray, g: np.ndarray) -> _Model | None:
     """The model of maximal likelihood; None where nothing can be factorized."""
-    n, d = x.shape
+    n = len(x)
     moved, turned = ((side - side[0]) ** 2 for side in (x, g))
     curvature = np.sqrt((turned.sum(axis=0) + 1e-300) / (moved.sum(axis=0) + 1e-300))
     curvature = np.clip(curvature / np.exp(np.log(curvature).mean()), 1e-3, 1e3)

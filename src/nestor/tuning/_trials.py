@@ -1,4 +1,4 @@
-"""A function of a tree of hyperparameters as the objective of a study: with its gradient, and for many trials at once."""
+"""A function of a tree of hyperparameters as the objective of a study: with its gradient, or for many trials."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class _Posed:
         if self.choices is None:
             return None
         if callable(self.choices):
-            return dict(self.choices(trial))
+            picked: Any = self.choices(trial)
+            return dict(picked)
         return {name: trial.suggest(name, domain) for name, domain in self.choices.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,26 +201,26 @@ class Differentiated:
         """The best of some points on a descent, with what was found there."""
         layout, descent = compiled.layout, None
         best: tuple[list[Any], _Found] | None = None
-        sign = trial.directions[0].sign
-        for turn in range(self.refine):
+        sign, turn = trial.directions[0].sign, 0
+        for turn in range(1, self.refine + 1):
             found = compiled.one(leaves, True, self.noted)
             if best is None or sign * found.value < sign * best[1].value:
                 best = leaves, found
-            if turn == 0 and not math.isfinite(found.value):
-                break
-            if math.isfinite(found.value):
-                trial.report(best[1].value, turn + 1)
-                if trial.should_prune():
-                    trial.revise(layout.by_name(best[0]))
-                    raise TrialPruned(f"after {turn + 1} evaluations")
-            place = layout.to_unit(leaves)
-            descent = Descent(place) if descent is None else descent
-            place = descent.tell(sign * found.value, sign * layout.slopes(leaves, found.gradient))
-            if place is None:
-                break
-            leaves = layout.from_unit(place)
+            if math.isfinite(best[1].value):
+                trial.report(best[1].value, turn)
+            if turn < self.refine and trial.should_prune():
+                trial.revise(layout.by_name(best[0]))
+                trial.set_user_attr("evaluations", turn)
+                raise TrialPruned(f"after {turn} evaluations")
+            if turn < self.refine:
+                place = layout.to_unit(leaves)
+                descent = Descent(place) if descent is None else descent
+                ahead = descent.tell(sign * found.value, sign * layout.slopes(leaves, found.gradient))
+                if ahead is None:
+                    break
+                leaves = layout.from_unit(ahead)
         assert best is not None
-        trial.set_user_attr("evaluations", turn + 1)
+        trial.set_user_attr("evaluations", turn)
         return best
 
 

@@ -393,6 +393,7 @@ function sections(trial, drawn) {
   if (trial.constraints) found.push(section("Constraints (met where at most 0)", pairs(trial.constraints.map((value, k) => [String(k), figure(numberOf(value), 7)]))));
   const attrs = Object.entries(trial.attrs);
   if (attrs.length) found.push(section("Attributes", pairs(attrs)));
+  if (trial.nested.length) found.push(section("Studies inside", trial.nested.map((name) => make("div", {}, make("a", { href: address(name) }, name)))));
   return found;
 }
 
