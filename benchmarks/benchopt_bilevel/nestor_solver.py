@@ -13,8 +13,8 @@ with safe_import_context() as import_ctx:
     import nestor
 
 FLAT = 1e-3  # the least curvature that is made up for, of the largest
-PART = 4096  # the samples that are enough for a metric
-UNSURE = 0.1  # the curvature that is assumed in all directions where the Hessian is indefinite, of the largest
+UNSURE = 0.1  # the curvature assumed in all directions where the Hessian is indefinite, of the largest
+PART = 4096  # the samples that are enough for what only shapes the steps
 STOCHASTIC = {
     "soba": lambda inner, outer: nestor.levels.SOBA(inner, outer),
     "saba": lambda inner, outer: nestor.levels.SABA(inner, outer),
@@ -28,9 +28,10 @@ class Solver(BaseSolver):
 
     `bfgs` knows all samples at every step: h(x) = f(y(x), x), where y(x) is the root of the inner gradient, found by
     Broyden's method from the last answer, with derivatives by the implicit function theorem. It starts in
-    coordinates that the Hessian of h gives. It forms Hessians of the inner level, so it is for some hundred
-    variables. `soba`, `saba` and `srba` draw batches and move both levels at once, at the rates `step_size` and
-    `step_size / outer_ratio`.
+    coordinates that the Hessian of h gives, if that is positive, else with one length in all directions. It forms
+    Hessians of the inner level, so it is for some hundred variables; those of them that only shape the steps are
+    taken on `PART` samples. `soba`, `saba` and `srba` draw batches and move both levels at once, at the rates
+    `step_size` and `step_size / outer_ratio`.
     """
 
     name = "Nestor"

@@ -20,6 +20,7 @@ TURNS = 11
 GOAL = jnp.array([1.0, -0.5])
 THETA = jnp.array([0.3, -0.2])
 KEY = jax.random.key(5)
+SLOW = pytest.mark.slow
 
 
 def swing(turns=TURNS, made=TURNS):
@@ -134,9 +135,15 @@ def noise_of(settings, segments):
     )
 
 
-@pytest.mark.parametrize("segment", [1, 4, 11, 50])
-@pytest.mark.parametrize("made", [TURNS, 6])
-def test_it_is_algorithm_2(segment, made):
+@pytest.mark.parametrize(
+    ("made", "segment"),
+    [
+        pytest.param(made, segment, marks=() if segment == 4 else SLOW)
+        for made in (TURNS, 6)
+        for segment in (1, 4, 11, 50)
+    ],
+)
+def test_it_is_algorithm_2(made, segment):
     """Persistent evolution strategies in NumPy, with the same noise: every row and the end."""
     pairs = 3
     noise = noise_of({"pairs": pairs}, -(-TURNS // segment))
@@ -159,7 +166,9 @@ def test_it_is_algorithm_2(segment, made):
     np.testing.assert_allclose(found[1], rows, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("segment", "batches"), [(None, (None, 3, 100)), (3, (None, 3))])
+@pytest.mark.parametrize(
+    ("segment", "batches"), [pytest.param(None, (None, 3, 100), marks=SLOW), (3, (None, 3))]
+)
 def test_both_modes_agree_whatever_the_batch(segment, batches):
     v, w = jnp.array([0.4, -1.1]), jnp.linspace(-1.0, 2.0, TURNS)
     found = []
@@ -209,7 +218,7 @@ def test_seeds_and_keys_make_the_noise():
     assert np.all(first != slope(THETA, jax.random.key(6)))
 
 
-@pytest.mark.parametrize("segment", [None, 4])
+@pytest.mark.parametrize("segment", [pytest.param(None, marks=SLOW), 4])
 def test_lanes_are_what_they_are_alone(segment):
     f = total(pairs=4, segment=segment)
     thetas = jnp.stack([THETA, 2 * THETA, THETA - 1.0])
@@ -218,7 +227,7 @@ def test_lanes_are_what_they_are_alone(segment):
     np.testing.assert_allclose(slopes, [alone(theta, KEY) for theta in thetas], rtol=1e-10)
 
 
-@pytest.mark.parametrize("segment", [None, 4])
+@pytest.mark.parametrize("segment", [pytest.param(None, marks=SLOW), 4])
 def test_second_derivatives_are_refused(segment):
     f = total(pairs=2, segment=segment)
     for outer in (jax.jacfwd, jax.jacrev):
@@ -298,6 +307,7 @@ def test_a_chaotic_run_has_a_moderate_slope():
 # --- through the front door ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # daily: TestEvolution
 def test_an_argmin():
     """The solution is t itself, so the estimate of dx/dt is the mean of e e': the identity, nearly."""
     adjoint = nestor.Evolution(sigma=0.01, pairs=2000)

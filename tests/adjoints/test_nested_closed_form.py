@@ -32,6 +32,7 @@ def towers(f):
 
 VALUE = [float(f(X)) for f in towers(value)]
 POINT = [float(f(X)) for f in towers(point)]
+SLOW = pytest.mark.slow
 OPTIONS = {"solver": nestor.Newton(), "tol": 1e-10, "max_steps": 20}
 
 
@@ -77,7 +78,9 @@ def test_the_closed_form_is_the_published_one():
     np.testing.assert_allclose(VALUE, PUBLISHED, atol=6e-7)
 
 
-@pytest.mark.parametrize("modes", ["fff", "rff", "rrf", "rrr", "ffr", "frf"])
+@pytest.mark.parametrize(
+    "modes", ["fff", "rff", "rrr", "frf", *(pytest.param(m, marks=SLOW) for m in ("rrf", "ffr"))]
+)
 def test_every_mode_to_the_third_order(modes):
     by_minimum, by_argmin = functions(nestor.Implicit())
     check(by_argmin, modes)
@@ -89,13 +92,19 @@ def test_every_mode_to_the_third_order(modes):
     "linear_solver",
     [
         nestor.Cholesky(),
-        nestor.LU(),
         nestor.CG(),
-        pytest.param(nestor.GMRES(), marks=pytest.mark.slow),
-        nestor.BiCGStab(),
         nestor.Neumann(terms=40),
-        nestor.Neumann(terms=40, scale=0.5),
-        nestor.Nystrom(rank=1),
+        # The others cross at the same place, `custom_linear_solve`, and have first derivatives daily elsewhere.
+        *(
+            pytest.param(solver, marks=SLOW)
+            for solver in (
+                nestor.LU(),
+                nestor.GMRES(),
+                nestor.BiCGStab(),
+                nestor.Neumann(terms=40, scale=0.5),
+                nestor.Nystrom(rank=1),
+            )
+        ),
     ],
     ids=repr,
 )
@@ -146,7 +155,9 @@ REVERSE = {
 }
 
 
-@pytest.mark.parametrize("how", REVERSE)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=SLOW if how in ("jit", "vmap") else ()) for how in REVERSE]
+)
 def test_forward_refuses_reverse_while_tracing(how):
     _, by_argmin = functions(nestor.Forward())
     y = lambda x: by_argmin(x)[1]  # noqa: E731
@@ -164,7 +175,9 @@ def test_finite_difference_to_its_accuracy():
     check(by_minimum, "rf", 1e-9)
 
 
-@pytest.mark.parametrize("adjoint", [nestor.OneStep(), nestor.Truncate(last=2)], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint", [nestor.OneStep(), pytest.param(nestor.Truncate(last=2), marks=SLOW)], ids=repr
+)
 def test_the_last_steps_of_newton_are_nearly_exact(adjoint):
     """One Newton step at the answer has the exact first derivative, in either mode."""
     by_minimum, by_argmin = functions(adjoint)
@@ -173,7 +186,11 @@ def test_the_last_steps_of_newton_are_nearly_exact(adjoint):
     check(by_minimum, "rf")  # its second derivative needs dy/dx alone
 
 
-@pytest.mark.parametrize("solver", [nestor.BFGS(), nestor.GradientDescent(), nestor.NewtonCG()], ids=repr)
+@pytest.mark.parametrize(
+    "solver",
+    [nestor.BFGS(), *(pytest.param(s, marks=SLOW) for s in (nestor.GradientDescent(), nestor.NewtonCG()))],
+    ids=repr,
+)
 def test_the_implicit_derivative_does_not_know_the_solver(solver):
     _, by_argmin = functions(nestor.Implicit(), solver=solver, max_steps=300)
     check(by_argmin, "rff")

@@ -97,7 +97,7 @@ def there_and_back(
     ("steps", "momentum", "width"),
     [
         (150, 0.9, "int64"),
-        (150, 0.98, "int32"),
+        pytest.param(150, 0.98, "int32", marks=pytest.mark.slow),
         *(
             pytest.param(steps, momentum, width, marks=pytest.mark.slow)
             for steps in (1000, 3000)
@@ -176,7 +176,7 @@ def test_a_stretch_that_loses_more_bits_than_the_others_has_room():
     np.testing.assert_allclose(got, jax.grad(value(nestor.Checkpoint()))(0.01), rtol=1e-6)
 
 
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("traced", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_decay_of_the_weights_has_room(traced: bool):
     """0.15 bits a step for the averages of AdamW, and here 0.06 more, or 0.62 more, for the weights."""
     decay, steps = (4.0, 1500) if traced else (35.0, 300)
@@ -261,14 +261,14 @@ def broken(monkeypatch: pytest.MonkeyPatch):
     run_map.cache_clear()
 
 
-@pytest.mark.parametrize("snapshots", [None, 3])
+@pytest.mark.parametrize("snapshots", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_mismatch_raises(broken: None, snapshots: int | None):
     with pytest.raises(jax.errors.JaxRuntimeError, match="ReversalFailed") as caught:
         jax.grad(end(nestor.Reversible(snapshots=snapshots), 17))(0.1)
     assert "on_mismatch" in str(caught.value)
 
 
-@pytest.mark.parametrize("snapshots", [None, 3])
+@pytest.mark.parametrize("snapshots", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_a_mismatch_falls_back(broken: None, snapshots: int | None):
     adjoint = nestor.Reversible(snapshots=snapshots, on_mismatch="checkpoint")
     want = jax.grad(end(nestor.Unroll(), 17))(0.1)

@@ -9,6 +9,7 @@ import pytest
 import nestor
 from tests.oracles import fd_jacobian
 
+SLOW = pytest.mark.slow
 P = np.array([0.5, -0.4, 1.2, 0.7, 0.15])  # x0 (2), theta (2), learning rate
 
 
@@ -39,8 +40,9 @@ def by_hand(p, steps):
 
 @pytest.mark.parametrize(
     "adjoint",
-    [nestor.Unroll(), nestor.Checkpoint(), nestor.Checkpoint(levels=1), nestor.Checkpoint(levels=3),
-     nestor.Checkpoint(slots=2), nestor.Forward(), nestor.Truncate(last=6)],
+    [nestor.Unroll(), nestor.Forward(),
+     *(pytest.param(nestor.Checkpoint(**how), marks=SLOW) for how in ({}, {"levels": 1}, {"levels": 3}, {"slots": 2})),
+     pytest.param(nestor.Truncate(last=6), marks=SLOW)],
     ids=repr,
 )  # fmt: skip
 def test_gradient_descent_with_its_start_and_its_learning_rate(adjoint):

@@ -216,7 +216,9 @@ THROUGH_STEPS = {
 }
 
 
-DIAGONAL = {(list(THROUGH_STEPS)[i % 5], optimizer) for i, optimizer in enumerate(OPTIMIZERS)}
+# Daily: ours on a diagonal; optax's are differentiated step by step in test_combinations.
+OURS = [optimizer for optimizer in OPTIMIZERS if not optimizer.startswith("optax")]
+DIAGONAL = {(list(THROUGH_STEPS)[i % 5], optimizer) for i, optimizer in enumerate(OURS)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ H = jnp.array([0.7, -0.4, 0.2])
 C = jnp.array([0.3, -1.0, 0.5])
 BOUND = jnp.array([-9.0, 0.5, -9.0])
 ROWS = jax.random.normal(jax.random.key(3), (12, 3))
+SLOW = pytest.mark.slow
 
 
 def low(w, h, rows=ROWS):
@@ -31,12 +32,17 @@ def levels(adjoint, optimizer, steps=3, **options):
     }
 
 
-def there(graph, runs: int = 2):
-    """Where the level below is when the highest one has asked for it so often: params, memory, moves made."""
-    state = graph.run(runs).state.states[0]
-    return state.params, state.optimizer.slots, state.t
+def found(graph):
+    """The hypergradient after one outer step, and where the level below was: params, memory, moves made."""
+    once = graph.run(1)
+    state = graph.run(1, start=once).state.states[0]
+    return graph.hypergradient(start=once).gradient, state.params, state.optimizer.slots, state.t
 
 
+low_slope = jax.jit(jax.grad(low))
+
+
+@jax.jit
 def by_definition(w, weight, rows=ROWS):
     """direct + (d gradient / d h)' weight' v, with the matrix `weight` = d move / d gradient."""
     mixed = jax.jacobian(jax.grad(low), 1)(w, H, rows)  # (w, h)
@@ -44,15 +50,11 @@ def by_definition(w, weight, rows=ROWS):
     return of_h + mixed.T @ (weight.T @ of_w)
 
 
-def found(graph, before: int = 1):
-    return graph.hypergradient(start=graph.run(before)).gradient
-
-
-@pytest.mark.parametrize("rate", [1.0, 0.05])
+@pytest.mark.parametrize("rate", [pytest.param(1.0, marks=pytest.mark.slow), 0.05])
 def test_darts(rate: float):
     graph = Graph(levels(nestor.DARTS(eps=1e-4, rate=rate), nestor.sgd(0.05)))
-    w, _, _ = there(graph)
-    np.testing.assert_allclose(found(graph), by_definition(w, -rate * jnp.eye(3)), rtol=1e-6)
+    gradient, w, _, _ = found(graph)
+    np.testing.assert_allclose(gradient, by_definition(w, -rate * jnp.eye(3)), rtol=1e-6)
 
 
 def adam(g, slots, t):
@@ -83,14 +85,17 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=SLOW if name in ("sgd", "momentum", "nesterov") else ()) for name in UPDATES],
+)
 def test_sama_takes_the_jacobian_of_the_update(name: str):
     make, move = UPDATES[name]
     graph = Graph(levels(nestor.SAMA(eps=1e-4), make()))
-    w, slots, t = there(graph)
+    gradient, w, slots, t = found(graph)
     with jax.numpy_dtype_promotion("standard"):
-        weight = jax.jacobian(lambda g: move(g, slots, t))(jax.grad(low)(w, H))
-    np.testing.assert_allclose(found(graph), by_definition(w, weight), rtol=1e-6)
+        weight = jax.jit(jax.jacobian(lambda g: move(g, slots, t)))(low_slope(w, H))
+    np.testing.assert_allclose(gradient, by_definition(w, weight), rtol=1e-6)
 
 
 def test_the_steps_are_those_that_were_told():
@@ -106,11 +111,11 @@ def test_the_steps_are_those_that_were_told():
 
 def test_a_clipped_move_has_the_jacobian_of_a_clipped_move():
     graph = Graph(levels(nestor.SAMA(eps=1e-4), nestor.sgd(0.05), clip=0.3))
-    w, _, _ = there(graph)
-    gradient = jax.grad(low)(w, H)
-    assert float(jnp.linalg.norm(gradient)) > 0.3
-    weight = jax.jacobian(lambda g: -0.05 * 0.3 * g / jnp.linalg.norm(g))(gradient)
-    np.testing.assert_allclose(found(graph), by_definition(w, weight), rtol=1e-6)
+    gradient, w, _, _ = found(graph)
+    below = low_slope(w, H)
+    assert float(jnp.linalg.norm(below)) > 0.3
+    weight = jax.jit(jax.jacobian(lambda g: -0.05 * 0.3 * g / jnp.linalg.norm(g)))(below)
+    np.testing.assert_allclose(gradient, by_definition(w, weight), rtol=1e-6)
 
 
 def test_a_projected_move_has_the_jacobian_of_a_projected_move():
@@ -118,18 +123,18 @@ def test_a_projected_move_has_the_jacobian_of_a_projected_move():
     graph = Graph(
         levels(nestor.SAMA(eps=1e-4), nestor.sgd(0.05), 60, project=lambda w: jnp.maximum(w, BOUND))
     )
-    w, _, _ = there(graph)
+    gradient, w, _, _ = found(graph)
     held = w <= BOUND
     assert held.tolist() == [False, True, False]
     weight = -0.05 * jnp.diag(jnp.where(held, 0.0, 1.0))
-    np.testing.assert_allclose(found(graph), by_definition(w, weight), rtol=1e-6)
+    np.testing.assert_allclose(gradient, by_definition(w, weight), rtol=1e-6)
 
 
 def test_the_batch_is_that_of_the_last_move():
     options = {"data": ROWS, "batch_size": 4, "shuffle": False}
     graph = Graph(levels(nestor.SAMA(eps=1e-4), nestor.sgd(0.05), 2, **options))
-    w, _, _ = there(graph)  # batches 0, 1; 2, 0
-    np.testing.assert_allclose(found(graph), by_definition(w, -0.05 * jnp.eye(3), ROWS[:4]), rtol=1e-6)
+    gradient, w, _, _ = found(graph)  # batches 0, 1; 2, 0
+    np.testing.assert_allclose(gradient, by_definition(w, -0.05 * jnp.eye(3), ROWS[:4]), rtol=1e-6)
 
 
 def test_three_levels():

@@ -1,6 +1,7 @@
 """What each field of a `Level` promises, in float64, against loops by hand, closed forms and differences."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +41,14 @@ def slope(levels, start=None, **options):
     return Graph(levels).hypergradient(start=start, **options).gradient
 
 
+low_slope = jax.jit(jax.grad(low))
+
+
 def by_hand(w, h, steps=5, rate=0.3, momentum=0.0, velocity=None):
     """Steps of gradient descent from w: the end, and the velocity there."""
     v = jnp.zeros(3) if velocity is None else velocity
     for _ in range(steps):
-        v = momentum * v + jax.grad(low)(w, h)
+        v = momentum * v + low_slope(w, h)
         w = w - rate * v
     return w, v
 
@@ -61,20 +65,19 @@ def memory(levels) -> int:
 def test_a_start_from_above_is_differentiated():
     """As in MAML: what is learned is where the steps below begin."""
     levels = pair(nestor.Unroll(), start=lambda p: jnp.cos(p["h"]))
-    want = jax.value_and_grad(lambda h: high(by_hand(jnp.cos(h), h)[0], h))(H)
+    through = jax.jit(jax.value_and_grad(lambda h: high(by_hand(jnp.cos(h), h)[0], h)))
+    want = through(H)
     found = Graph(levels).hypergradient()
     np.testing.assert_allclose(found.loss, want[0], rtol=1e-13)
     np.testing.assert_allclose(found.gradient, want[1], rtol=1e-12)
     moved = Graph(levels).run(1)
-    h = H - 0.1 * want[1]
-    want = jax.grad(lambda h: high(by_hand(jnp.cos(h), h)[0], h))(
-        h
-    )  # from the start again, optimizer included
+    want = through(H - 0.1 * want[1])[1]  # from the start again, optimizer included
     np.testing.assert_allclose(slope(levels, moved), want, rtol=1e-12)
-    for adjoint in (nestor.Reversible(), nestor.Checkpoint(slots=2), nestor.FiniteDifference()):
+    same = pair(nestor.Unroll(), start=lambda p: jnp.cos(p["h"]), optimizer=nestor.sgd(0.3, momentum=0.5))
+    want = slope(same)
+    for adjoint in (nestor.Reversible(), nestor.FiniteDifference()):
         other = pair(adjoint, start=lambda p: jnp.cos(p["h"]), optimizer=nestor.sgd(0.3, momentum=0.5))
-        same = pair(nestor.Unroll(), start=lambda p: jnp.cos(p["h"]), optimizer=nestor.sgd(0.3, momentum=0.5))
-        np.testing.assert_allclose(slope(other), slope(same), rtol=1e-6)
+        np.testing.assert_allclose(slope(other), want, rtol=1e-6)
 
 
 def ends(**options):
@@ -152,12 +155,14 @@ def boxed(adjoint, steps):
 def test_it_is_projected_after_every_move():
     w = jnp.zeros(3)
     for _ in range(5):
-        w = jnp.maximum(w - 0.3 * jax.grad(low)(w, H), BOUND)
+        w = jnp.maximum(w - 0.3 * low_slope(w, H), BOUND)
     found = Graph(boxed(nestor.Unroll(), 5)).hypergradient()
     np.testing.assert_allclose(found.params["w"], w, rtol=1e-12)
 
 
-@pytest.mark.parametrize("adjoint", [nestor.Implicit(), nestor.Implicit(linear.GMRES())])
+@pytest.mark.parametrize(
+    "adjoint", [nestor.Implicit(), pytest.param(nestor.Implicit(linear.GMRES()), marks=pytest.mark.slow)]
+)
 def test_the_derivative_of_a_constrained_answer(adjoint):
     """What is held by a constraint has no derivative; the rest has that of the smaller problem."""
     found = Graph(boxed(adjoint, 200)).hypergradient()
@@ -168,7 +173,7 @@ def test_the_derivative_of_a_constrained_answer(adjoint):
 def test_gradients_are_clipped():
     levels = pair(nestor.Unroll(), 1, clip=0.2)
     levels["h"] = Level(levels["h"].loss, H, nestor.sgd(0.1), clip=jnp.asarray(0.01))
-    gradient = jax.grad(low)(jnp.zeros(3), H)
+    gradient = low_slope(jnp.zeros(3), H)
     w = -0.3 * 0.2 * gradient / jnp.linalg.norm(gradient)
     run = Graph(levels).run(1)
     np.testing.assert_allclose(run.params["w"], w, rtol=1e-12)
@@ -304,7 +309,7 @@ def rated(rates, adjoint, make):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda r: nestor.sgd(r[0], momentum=r[2]),
+        pytest.param(lambda r: nestor.sgd(r[0], momentum=r[2]), marks=pytest.mark.slow),
         lambda r: nestor.sgd(r),
         lambda r: nestor.adam(r[0], eps=1e-3),
     ],
@@ -480,6 +485,7 @@ def three(adjoint, restart=True, a=None):
     }
 
 
+@functools.cache
 def three_by_hand(fresh: bool):
     """The gradient for c; where a run goes on from the one before, its start is a constant."""
     loss = {name: level.loss for name, level in three(None).items()}
@@ -516,6 +522,7 @@ def test_three_levels_through_their_steps(adjoint, tol: float):
     np.testing.assert_allclose(slope(three(adjoint)), three_by_hand(True), rtol=tol)
 
 
+@pytest.mark.slow
 def test_three_levels_with_two_adjoints():
     np.testing.assert_allclose(
         slope(three(nestor.Unroll(), a=nestor.FiniteDifference())), three_by_hand(True), rtol=1e-7
@@ -589,7 +596,7 @@ def mean_slope(levels, count: int):
     return found.mean(0), found.std(0) / count**0.5
 
 
-@pytest.mark.parametrize("segment", [None, 2])
+@pytest.mark.parametrize("segment", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_evolution_is_the_slope_of_the_smoothed_answer(segment):
     """An answer that is linear in h: smoothing changes nothing, so the mean is the exact derivative."""
     loss = lambda p, _: 0.5 * p["w"] @ Q @ p["w"] - p["w"] @ p["h"]  # noqa: E731
@@ -655,7 +662,7 @@ def log_prob(phi, a):
     return jnp.sum(a * jax.nn.log_sigmoid(phi) + (1 - a) * jax.nn.log_sigmoid(-phi))
 
 
-@pytest.mark.parametrize("samples", [2, 5])
+@pytest.mark.parametrize("samples", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_reinforce_is_unbiased(samples: int):
     """Against the sum over all draws, with an answer below that is a function of the draw."""
     loss = lambda w: (w[0] - 2 * w[1] + 3 * w[0] * w[1] * w[2]) ** 2 + 1.0  # noqa: E731
@@ -685,7 +692,11 @@ def test_reinforce_finds_the_best_bits():
 
 
 @pytest.mark.parametrize(
-    "gradient", [Smoothed(0.1, 3), Reinforce(bits, log_prob, 3)], ids=["smoothed", "reinforce"]
+    "gradient",
+    [
+        pytest.param(Smoothed(0.1, 3), id="smoothed", marks=pytest.mark.slow),
+        pytest.param(Reinforce(bits, log_prob, 3), id="reinforce"),
+    ],
 )
 def test_derivatives_cross_a_level_that_is_only_evaluated(gradient):
     """With the same noise the steps of the level are a smooth function of what stands above it."""

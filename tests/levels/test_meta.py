@@ -44,7 +44,10 @@ def shrunk(steps: int):
     return jnp.linalg.matrix_power(jnp.eye(N) - RATE * hessian, steps)
 
 
-@pytest.mark.parametrize("adjoint", [None, nestor.Unroll(), nestor.Checkpoint(slots=2)])
+@pytest.mark.parametrize(
+    "adjoint",
+    [None, *(pytest.param(a, marks=pytest.mark.slow) for a in (nestor.Unroll(), nestor.Checkpoint(slots=2)))],
+)
 def test_maml_by_hand(adjoint):
     adapt = lambda x: levels.maml(loss, x, one_task(), optimizer=sgd(), steps=3, adjoint=adjoint)  # noqa: E731
     centre, jacobian = one_task()[1], shrunk(3)
@@ -73,7 +76,14 @@ def imaml(x, task, steps=60, strength=2.0, solver=linear.CG()):  # noqa: B008
     )
 
 
-@pytest.mark.parametrize("solver", [None, linear.CG(), linear.Cholesky(), linear.GMRES()])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        None,
+        linear.CG(),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (linear.Cholesky(), linear.GMRES())),
+    ],
+)
 def test_imaml_is_the_dense_formula(solver):
     hessian, centre = one_task()
     phi = jnp.linalg.solve(hessian + 2 * jnp.eye(N), hessian @ centre + 2 * THETA)
@@ -140,7 +150,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way == "adam" else ()) for way in WAYS]
+)
 def test_tasks_side_by_side_are_tasks_one_by_one(way: str):
     query = (tasks()[0], jnp.ones((TASKS, N)))
     together = lambda x: levels.meta_loss(loss, x, (tasks(), query), WAYS[way])  # noqa: E731

@@ -195,9 +195,9 @@ def test_a_run_is_stopped(how: str, tmp_path: Path):
 
 
 def test_a_run_that_nobody_looks_at_is_stopped():
-    steps = 3_000_000
+    steps = 1_000_000
     there = Graph({"x": Level(lambda p, _: jnp.sum(p["x"] ** 2), jnp.ones(3000), nestor.sgd(1e-9))})
-    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.4, lambda: os.kill(os.getpid(), signal.SIGINT))
     there.run(steps, callback=lambda report: True)  # compiled now
     timer.start()
     run = there.run(steps)

@@ -330,7 +330,7 @@ def batched(name: str) -> State:
     return jax.vmap(rated)(rates, jnp.stack([jax.random.key(0), KEY]))
 
 
-DAILY = ("SOBA", "StocBiO", "F2SA")
+DAILY = ("SOBA", "F2SA")
 SOME = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in EVERY]
 
 

@@ -183,11 +183,13 @@ def test_what_only_ours_has_goes_and_comes_back():
     study.optimize(objective, n_trials=3, catch=MemoryError)
     trial = study.ask()
     w = trial.suggest_array("w", (2, 3), 1e-3, 1.0, log=True)
+    trial.add_cost(2.5)
     study.tell(trial, float(w.sum()), gradient={"w": np.ones((2, 3))})
     there = nestor.optuna.export_study(study, None)
     assert there.trials[0].params["w[1,2]"] == study.trials[0].params["w"][1, 2]
     assert there.trials[1].system_attrs["nestor:error"] == "MemoryError: too large"
     assert list(there.trials[0].constraints.values()) == list(study.trials[0].constraints)
+    assert there.trials[3].system_attrs["nestor:cost"] == 2.5
     back = nestor.optuna.import_study(there, new_name="back")
     for one, other in zip(study.trials, back.trials, strict=True):
         np.testing.assert_array_equal(one.params["w"], other.params["w"])

@@ -185,3 +185,18 @@ def test_whole_numbers_choices_and_batches():
     assert study.best_value < 0.15
     points = {tuple(trial.params.values()) for trial in study.trials}
     assert len(points) == len(study.trials)
+
+
+def test_what_an_enqueued_trial_was_given_is_kept_in_mind():
+    """The best y is at x; with x given, the proposal follows it."""
+    study = search.create_study(sampler=search.GPSampler(seed=0))
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        return (trial.suggest_float("y", 0, 1) - x) ** 2
+
+    study.optimize(objective, n_trials=14)
+    study.enqueue_trial({"x": 0.9})
+    study.optimize(objective, n_trials=1)
+    assert study.trials[14].params["x"] == 0.9
+    assert abs(study.trials[14].params["y"] - 0.9) < 0.1

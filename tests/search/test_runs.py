@@ -1,5 +1,8 @@
 """Totals, batches, executors and nested studies."""
 
+import random
+import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -218,3 +221,38 @@ def test_a_space_suggested_at_once_is_what_would_be_suggested_one_by_one(storage
     assert same(study.trials, other.trials, times=False)
     if storage is not None and not isinstance(storage, search.MemoryStorage):
         assert same(study.trials, search.load_study(storage=storage).trials)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no timers that interrupt")
+@pytest.mark.parametrize("batch", [None, 3])
+def test_ctrl_c_at_any_moment_leaves_a_whole_study(storage, batch):
+    """Interrupted dozens of times wherever it happens to be, it ends as if nothing had happened."""
+
+    def once(trial):
+        return objectives.bowl(trial)
+
+    def listed(trials):
+        return [objectives.bowl(trial) for trial in trials]
+
+    random_number, interruptions = random.Random(0), 0
+    made(storage, study_name="s")
+    before = signal.signal(signal.SIGALRM, lambda signum, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        for _ in range(400):
+            study = search.load_study(study_name="s", storage=storage, sampler=search.RandomSampler(seed=3))
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random_number.uniform(0.0005, 0.006))
+                study.optimize(listed if batch else once, total=150, batch=batch)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                break
+            except KeyboardInterrupt:
+                interruptions += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interruptions > 0
+    study = search.load_study(study_name="s", storage=storage)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 150
+    whole = search.create_study(sampler=search.RandomSampler(seed=3))
+    whole.optimize(once, n_trials=150)
+    assert same(whole.trials, study.trials, times=False)

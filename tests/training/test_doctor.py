@@ -36,7 +36,11 @@ def kinds(diagnosis):
     return [finding.kind for finding in diagnosis.findings]
 
 
-@pytest.mark.parametrize("adjoint", [None, nestor.Reversible(), nestor.Forward()], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint",
+    [None, *(pytest.param(a, marks=pytest.mark.slow) for a in (nestor.Reversible(), nestor.Forward()))],
+    ids=repr,
+)
 def test_a_healthy_run(adjoint):
     diagnosis = nestor.diagnose(lambda h: regression(h, adjoint), hyper())
     assert diagnosis.healthy, str(diagnosis)
@@ -76,7 +80,11 @@ def test_a_derivative_that_is_cut_off_and_one_that_is_flat():
     assert "stop_gradient" in found["['stopped']"].remedy
 
 
-@pytest.mark.parametrize("adjoint", [nestor.Checkpoint(slots=3), nestor.Reversible()], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint",
+    [pytest.param(nestor.Checkpoint(slots=3), marks=pytest.mark.slow), nestor.Reversible()],
+    ids=repr,
+)
 def test_nan_is_traced_to_the_step_where_it_was_born(adjoint):
     """The batch of step 4 puts |z|^1.5, which has no second derivative there, at zero."""
 

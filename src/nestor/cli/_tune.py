@@ -141,7 +141,7 @@ def _terminated() -> Iterator[None]:
         return
 
     def end(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt("terminated")
+        signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

@@ -89,7 +89,7 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
             _spread(name, domain, ours.params[name], params, distributions)
         else:
             params[name], distributions[name] = ours.params[name], distribution_of(domain)
-    finished, costs = ours.state.is_finished, getattr(ledger, "costs", {})
+    finished, reports = ours.state.is_finished, ledger.reports.get(number, {})
     return trial.FrozenTrial(
         number=number,
         trial_id=trial_id,
@@ -101,8 +101,8 @@ def frozen_of(ledger: Ledger, number: int, trial_id: int) -> Any:
         params=params,
         distributions=distributions,
         user_attrs=dict(ours.user_attrs),
-        system_attrs=_system_attrs(ours, ledger.fixed.get(number), arrays, costs.get(number)),
-        intermediate_values={step: _first(value) for step, value in ours.reports.items()},
+        system_attrs=_system_attrs(ours, ledger, arrays),
+        intermediate_values={step: _first(value) for step, value in reports.items()},
     )
 
 
@@ -117,23 +117,20 @@ def _spread(
             params[entry], distributions[entry] = float(value[place]), one
 
 
-def _system_attrs(
-    ours: FrozenTrial, fixed: dict[str, Any] | None, arrays: dict[str, Any], cost: float | None
-) -> dict[str, Any]:
+def _system_attrs(ours: FrozenTrial, ledger: Ledger, arrays: dict[str, Any]) -> dict[str, Any]:
     """What Optuna knows of a trial beside its fields: its own notes, and what its record has no field for."""
     found = dict(ours.system_attrs)
     if ours.constraints is not None and not any(key.partition(":")[0] == _CONSTRAINTS for key in found):
         found[_CONSTRAINTS] = list(ours.constraints)
-    if fixed is not None:
-        found.setdefault(_FIXED, fixed)
+    if ours.number in ledger.fixed:
+        found.setdefault(_FIXED, ledger.fixed[ours.number])
+    reports = ledger.reports.get(ours.number, {}).items()
     more = {
         "paused": ours.state == TrialState.PAUSED,
         "error": ours.error,
-        "cost": cost,
+        "cost": ledger.costs.get(ours.number),
         "gradient": dict(ours.gradient or {}),
-        "reports": {
-            str(step): np.ravel(value).tolist() for step, value in ours.reports.items() if np.ndim(value)
-        },
+        "reports": {str(step): np.ravel(value).tolist() for step, value in reports if np.ndim(value)},
         "arrays": arrays,
     }
     return {**found, **{_OURS + key: value for key, value in more.items() if value}}

@@ -39,6 +39,8 @@ class Look:
         y: their losses, as the process knows them. [n].
         patterns: which parameters each of the trials has. [n, names].
         penalty: taken from the logarithm of the expected improvement; None for nothing.
+        held: what a proposal has in some columns, NaN in the others. [columns].
+        visited: points that are not proposed again.
         best: the loss to improve upon.
         extra: how many columns the process has beyond those, such as the step; proposals have 1 there.
     """
@@ -51,9 +53,13 @@ class Look:
         y: np.ndarray,
         patterns: np.ndarray,
         penalty: Penalty | None = None,
+        held: np.ndarray | None = None,
+        visited: np.ndarray | None = None,
     ):
         self.process, self.points, self.x, self.y, self.patterns = process, points, x, y, patterns
         self.penalty, self.best = penalty, float(y.min())
+        self.held = np.full(points.width, np.nan) if held is None else held
+        self.visited = x if visited is None else visited
         self.extra = process.data.x.shape[1] - points.width
 
     def score(self, at: np.ndarray) -> np.ndarray:
@@ -114,12 +120,14 @@ class Look:
                 tops.append(place)
         found = [(candidates[top], of[top]) for top in tops]
         for top in tops:
-            moved = self.climbed(candidates[top], points.columns_of(of[top][None])[0] & ~points.discrete)
+            moved = self.climbed(
+                candidates[top], points.columns_of(of[top][None])[0] & ~points.discrete & np.isnan(self.held)
+            )
             found.append((moved, of[top]))
         finals = points.snapped(np.array([point for point, _ in found]))
-        new = np.abs(finals[:, None, :] - self.x[None]).max(axis=-1).min(axis=1) > 1e-9
+        new = np.abs(finals[:, None, :] - self.visited[None]).max(axis=-1).min(axis=1) > 1e-9
         if not new.any():
-            wide = np.abs(candidates[:, None, :] - self.x[None]).max(axis=-1).min(axis=1) > 1e-9
+            wide = np.abs(candidates[:, None, :] - self.visited[None]).max(axis=-1).min(axis=1) > 1e-9
             place = int(np.argmax(np.where(wide, score, -np.inf)))
             return candidates[place], of[place]
         place = int(np.argmax(np.where(new, self.score(finals), -np.inf)))
@@ -162,6 +170,7 @@ class Look:
         at[_WIDE:] += moved * widths * random.standard_normal((_NEAR, d))
         at[:_WIDE] = np.where(active[:_WIDE], random.random((_WIDE, d)), at[:_WIDE])
         self._choose(at, rows, of_row, patterns, random)
+        at = np.where(np.isnan(self.held), at, self.held)
         return points.snapped(at), of
 
     def _choose(

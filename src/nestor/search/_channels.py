@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from nestor.search._interrupts import shield
 from nestor.search._ledger import Ledger, pack
 from nestor.search._spaces import Array, Domain
 from nestor.search._storages import Entry, MemoryStorage, Storage
@@ -32,7 +33,8 @@ class Direct:
 
     def commit(self, *entries: Entry) -> list[Any]:
         """Take entries into account; what came of each."""
-        return [self.ledger.apply(entry) for entry in entries]
+        with shield:
+            return [self.ledger.apply(entry) for entry in entries]
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -77,6 +79,10 @@ class Shared:
 
     def commit(self, *entries: Entry) -> list[Any]:
         """Append entries in one transaction, and read on; what came of each."""
+        with shield:
+            return self._commit(*entries)
+
+    def _commit(self, *entries: Entry) -> list[Any]:
         self._start_pulse(entries)
         with self._lock:
             told = {entry["number"] for entry in entries if entry["do"] == "tell"}
@@ -95,7 +101,8 @@ class Shared:
 
     def sync(self) -> None:
         """Read what others have written."""
-        self._follow(0)
+        with shield:
+            self._follow(0)
 
     def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
         """Write down a parameter: in the columns now, in the log with the next change of state, or soon."""

@@ -116,8 +116,11 @@ class GPSampler:
         if len(lies):
             process = _believing(process, lies)
         rows = _raced(known, asked.number)
-        look = Look(process, points, known.x[rows], y[rows], known.active[rows], _penalty(known))
-        if len(process.data.told) and not len(lies):
+        held, visited = points.held(asked.given), np.concatenate([known.x, known.failed])
+        look = Look(
+            process, points, known.x[rows], y[rows], known.active[rows], _penalty(known), held, visited
+        )
+        if len(process.data.told) and not len(lies) and np.isnan(held).all():
             best = int(np.argmin(y))
             reach = _REACH * 0.5 ** int(np.count_nonzero(known.numbers > known.numbers[best]))
             point, low = look.lowest(known.x[best], ~np.isnan(known.slopes[best]), reach)

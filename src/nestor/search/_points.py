@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,20 @@ class Points:
                 found[name] = domain, (int(part.argmax()) + 0.5) / domain.count
             else:
                 found[name] = domain, float(part[0])
+        return found
+
+    def held(self, given: Mapping[str, tuple[Domain, Any]]) -> np.ndarray:
+        """The columns of parameters that a trial has already, NaN for the others. [columns]."""
+        found = np.full(self.width, np.nan)
+        for name, (domain, place) in given.items():
+            if self.domains.get(name) != domain:
+                continue
+            if isinstance(domain, Categorical):
+                found[self.spans[name]] = np.eye(domain.count)[
+                    min(int(place * domain.count), domain.count - 1)
+                ]
+            else:
+                found[self.spans[name]] = np.ravel(place)
         return found
 
     def columns_of(self, patterns: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from nestor.errors import BadArgument, NestorError
+from nestor.search._interrupts import shield
 
 
 class Work(Protocol):
@@ -90,8 +91,7 @@ class Pool:
             if process.is_alive():
                 process.kill()
                 process.join()
-            if process.exitcode != 0:
-                self._lost(name)
+            self._lost(name)  # whatever it has not given back
         self._workers.clear()
 
     def _hear(self, connection: multiprocessing.connection.Connection) -> None:
@@ -150,7 +150,7 @@ def _uninterrupted() -> Iterator[None]:
 def _interrupted(signum: int, frame: Any) -> None:
     """Ctrl-C counts once: the second one would fall into the cleaning up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt("a worker was interrupted")
+    shield.handle(signum, frame)
 
 
 def _serve(connection: multiprocessing.connection.Connection, pickled: bytes) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared
 from nestor.search._executors import Executor
+from nestor.search._interrupts import shield
 from nestor.search._ledger import Ledger
 from nestor.search._pool import Pool
 from nestor.search._records import TrialPruned, TrialState
@@ -92,21 +93,24 @@ def alone(study: Study, plan: Plan, watch: Callable[[int], Any]) -> None:
 
 def one(study: Study, plan: Plan) -> tuple[int, bool]:
     """One trial from beginning to end; its number, and whether it was not merely promoted."""
-    trial, counted = _next(study, plan)
+    begun: list[tuple[Trial, bool]] = []
     try:
-        entry = _ending(study, trial, plan.objective(trial))
-    except TrialPruned as pruned:
-        entry = _ending(study, trial, pruned)
-    except KeyboardInterrupt:
-        _give_back(study, [trial])
-        raise
-    except Exception as error:
-        study._channel.commit(_ending(study, trial, error))
-        if not isinstance(error, plan.catch):
-            raise
+        _begin(study, plan, begun)
+        trial, counted = begun[0]
+        try:
+            entry = _ending(study, trial, plan.objective(trial))
+        except TrialPruned as pruned:
+            entry = _ending(study, trial, pruned)
+        except Exception as error:
+            study._channel.commit(_ending(study, trial, error))
+            if not isinstance(error, plan.catch):
+                raise
+            return trial.number, counted
+        study._channel.commit(entry)
         return trial.number, counted
-    study._channel.commit(entry)
-    return trial.number, counted
+    except KeyboardInterrupt:
+        _give_back(study, [trial for trial, _ in begun])
+        raise
 
 
 def several(study: Study, plan: Plan, most: int) -> list[tuple[int, bool]]:
@@ -118,25 +122,28 @@ def several(study: Study, plan: Plan, most: int) -> list[tuple[int, bool]]:
         most = min(most, limit - ledger.size + len(ledger.waiting))
     if most < 1:
         raise Exhausted("there are no more trials to run")
-    trials = study.ask(most)
-    ran = [(trial.number, not ledger.reports.get(trial.number)) for trial in trials]
+    trials: list[Trial] = []
     try:
-        results = list(plan.objective(trials))
-        if len(results) != most:
-            want = f"a list of {most}, one a trial"
-            got = f"{len(results)} values"
-            raise BadArgument("optimize", "objective", got=got, want=want, do="return it")
-        entries = [_ending(study, *pair) for pair in zip(trials, results, strict=True)]
+        with shield:
+            trials += study.ask(most)
+        ran = [(trial.number, not ledger.reports.get(trial.number)) for trial in trials]
+        try:
+            results = list(plan.objective(trials))
+            if len(results) != most:
+                want = f"a list of {most}, one a trial"
+                got = f"{len(results)} values"
+                raise BadArgument("optimize", "objective", got=got, want=want, do="return it")
+            entries = [_ending(study, *pair) for pair in zip(trials, results, strict=True)]
+        except Exception as error:
+            study._channel.commit(*(_ending(study, trial, error) for trial in trials))
+            if not isinstance(error, plan.catch):
+                raise
+            return ran
+        study._channel.commit(*entries)
+        return ran
     except KeyboardInterrupt:
         _give_back(study, trials)
         raise
-    except Exception as error:
-        study._channel.commit(*(_ending(study, trial, error) for trial in trials))
-        if not isinstance(error, plan.catch):
-            raise
-        return ran
-    study._channel.commit(*entries)
-    return ran
 
 
 def _ending(study: Study, trial: Trial, result: Any) -> dict[str, Any]:
@@ -150,8 +157,10 @@ def _ending(study: Study, trial: Trial, result: Any) -> dict[str, Any]:
 
 
 def _give_back(study: Study, trials: Sequence[Trial]) -> None:
+    """Let others run trials that were interrupted; one that has ended after all stays as it is."""
     worker = study._channel.worker
-    study._channel.commit(*({"do": "release", "number": trial.number, "by": worker} for trial in trials))
+    if trials:
+        study._channel.commit(*({"do": "release", "number": trial.number, "by": worker} for trial in trials))
 
 
 def _limit(study: Study, plan: Plan) -> int | None:
@@ -160,40 +169,47 @@ def _limit(study: Study, plan: Plan) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _next(study: Study, plan: Plan) -> tuple[Trial, bool]:
-    """The next trial, when there is one: it waits for the trials that it learns from, or may have to take over."""
-    pause, lag = 0.001, plan.ordered
-    while True:
-        study._channel.sync()
-        ledger = study._channel.ledger
-        called = {"call": plan.call} if plan.call else {}
-        spent = bool(plan.call) and plan.n_trials is not None and ledger.called(plan.call) >= plan.n_trials
-        claimed = study._claim(called, within=plan.call if spent else None)
-        if claimed is not None:
-            return study._trial(claimed, lag), not ledger.reports.get(claimed)
-        populated = getattr(study.pruner, "full", None)
-        if populated is not None and populated(ledger):
-            if plan.late or plan.call in ledger.stopped or not (ledger.owners or ledger.paused):
-                raise Exhausted("the population has come to its end")
+def _begin(study: Study, plan: Plan, begun: list[tuple[Trial, bool]]) -> None:
+    """Put the next trial into a list; it waits for those that it learns from, or that it may have to take over."""
+    pause = 0.001
+    while not begun:
+        with shield:  # nobody's trial that has begun and is in no list
+            found, most = _next(study, plan)
+            if found is not None:
+                begun.append(found)
+        if found is None and most > 0:
             time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-            continue
-        limit, size = _limit(study, plan), ledger.size
-        full = limit is not None and size >= limit
-        if spent or full:
-            under_way = ledger.under_way(plan.call if spent else None)
-            if not under_way or not (plan.call or plan.total) or plan.late or plan.call in ledger.stopped:
-                raise Exhausted("there are no more trials to run")
-        elif lag is None or bool((ledger.state[: max(size - lag + 1, 0)] >= TrialState.PAUSED).all()):
-            conditions = {"limit": limit, "most": plan.n_trials if plan.call else None}
-            conditions = {name: value for name, value in conditions.items() if value is not None}
-            asking = study._asking(1, None if lag is None else size)
-            numbers = study._channel.commit({**asking, **called, **conditions})[0]
-            if numbers is not None:
-                return study._trial(numbers[0], lag), True
-            continue
-        time.sleep(pause)
-        pause = min(2 * pause, _POLL if spent or full else 0.05)
+            pause = min(2 * pause, most)
+
+
+def _next(study: Study, plan: Plan) -> tuple[tuple[Trial, bool] | None, float]:
+    """The next trial, and whether it was not merely promoted; None, and how long to wait at most, if not yet."""
+    lag = plan.ordered
+    study._channel.sync()
+    ledger = study._channel.ledger
+    called = {"call": plan.call} if plan.call else {}
+    spent = bool(plan.call) and plan.n_trials is not None and ledger.called(plan.call) >= plan.n_trials
+    claimed = study._claim(called, within=plan.call if spent else None)
+    if claimed is not None:
+        return (study._trial(claimed, lag), not ledger.reports.get(claimed)), 0.0
+    populated = getattr(study.pruner, "full", None)
+    if populated is not None and populated(ledger):
+        if plan.late or plan.call in ledger.stopped or not (ledger.owners or ledger.paused):
+            raise Exhausted("the population has come to its end")
+        return None, 0.05
+    limit, size = _limit(study, plan), ledger.size
+    if spent or (limit is not None and size >= limit):
+        under_way = ledger.under_way(plan.call if spent else None)
+        if not under_way or not (plan.call or plan.total) or plan.late or plan.call in ledger.stopped:
+            raise Exhausted("there are no more trials to run")
+        return None, _POLL
+    if lag is not None and bool((ledger.state[: max(size - lag + 1, 0)] < TrialState.PAUSED).any()):
+        return None, 0.05
+    conditions = {"limit": limit, "most": plan.n_trials if plan.call else None}
+    conditions = {name: value for name, value in conditions.items() if value is not None}
+    asking = study._asking(1, None if lag is None else size)
+    numbers = study._channel.commit({**asking, **called, **conditions})[0]
+    return (None, 0.0) if numbers is None else ((study._trial(numbers[0], lag), True), 0.0)
 
 
 # --- many workers --------------------------------------------------------------------------------

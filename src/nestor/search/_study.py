@@ -17,6 +17,7 @@ from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
 from nestor.search._given import entry_of, is_there
+from nestor.search._interrupts import obeyed
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
 from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
@@ -471,10 +472,11 @@ class Study:
         watch = Watch(self, callbacks, expected, progress)
         self._stopped = False
         try:
-            if n_workers == 1 and executor is None:
-                alone(self, plan, watch)
-            else:
-                together(self, plan, n_workers, executor, watch)
+            with obeyed():
+                if n_workers == 1 and executor is None:
+                    alone(self, plan, watch)
+                else:
+                    together(self, plan, n_workers, executor, watch)
         except Exhausted:
             pass
         finally:

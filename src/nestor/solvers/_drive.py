@@ -225,9 +225,8 @@ def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
         x, kkt = carry.best_x, plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x)
-        if hasattr(
-            carry.state, "curvature"
-        ):  # of the last point kept, which is x where the solve has an answer
+        # Along the constraints, at the last point kept: that is x where the solve has an answer.
+        if kkt is not None and hasattr(carry.state, "curvature"):
             there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
             kkt = kkt._replace(curvature=jnp.where(there, carry.state.curvature, jnp.nan))
         settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)

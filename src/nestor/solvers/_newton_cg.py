@@ -28,36 +28,36 @@ class Pairs(NamedTuple):
     Attributes:
         rows: d above H d, each pair scaled so that d'H d = 1; shape (2, k, n).
         scale: d'H d / |H d|² of the newest.
-        count: how many there were; the last k of them are kept.
+        seen: how many there were; the last k of them are kept.
     """
 
     rows: jax.Array
     scale: jax.Array
-    count: jax.Array
+    seen: jax.Array
 
     def with_one(self, d: jax.Array, hd: jax.Array, curvature: jax.Array, when: jax.Array) -> Pairs:
         """These and another one, where `when`."""
-        place = self.count % self.rows.shape[1]
+        place = self.seen % self.rows.shape[1]
         size = jnp.where(when, curvature, 1)
         new = jnp.where(when, jnp.stack([d, hd]) / jnp.sqrt(size), self.rows[:, place])
         square = jnp.vdot(hd, hd)
         scale = jnp.where(when & (square > 0), size / jnp.where(square > 0, square, 1), self.scale)
-        return Pairs(self.rows.at[:, place].set(new), scale, self.count + when.astype(jnp.int32))
+        return Pairs(self.rows.at[:, place].set(new), scale, self.seen + when.astype(jnp.int32))
 
     def inverse_times(self, v: jax.Array) -> jax.Array:
         """About H^-1 v: the recursion of L-BFGS, in as many steps as there are pairs; v itself without any."""
         length = self.rows.shape[1]
-        used = jnp.minimum(self.count, length)
+        used = jnp.minimum(self.seen, length)
 
         def down(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             q, weights = carry
-            d, hd = self.rows[:, (self.count - 1 - k) % length]
+            d, hd = self.rows[:, (self.seen - 1 - k) % length]
             weight = jnp.vdot(d, q)
             return q - weight * hd, weights.at[k].set(weight)
 
         def up(j: jax.Array, r: jax.Array) -> jax.Array:
             k = used - 1 - j
-            d, hd = self.rows[:, (self.count - 1 - k) % length]
+            d, hd = self.rows[:, (self.seen - 1 - k) % length]
             return r + (weights[k] - jnp.vdot(hd, r)) * d
 
         q, weights = jax.lax.fori_loop(0, used, down, (v, jnp.zeros((length,), v.dtype)))

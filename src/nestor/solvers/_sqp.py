@@ -73,7 +73,6 @@ class SQPState(NamedTuple):
             active constraints leave; infinite where these leave none.
         escapes: how many moves away from saddles there were.
         bent: whether the point just evaluated is solved but for its curvature.
-        certain: whether no multiplier is zero that need not be, so that `bent` decides.
     """
 
     info: Info
@@ -92,7 +91,6 @@ class SQPState(NamedTuple):
     curvature: jax.Array
     escapes: jax.Array
     bent: jax.Array
-    certain: jax.Array
 
 
 @trees.record
@@ -104,7 +102,7 @@ class SQP:
     exact Hessian of the Lagrangian is used, changed only where it is not positive on the directions that the
     active constraints leave. A rejected step is tried once more with a second-order correction. Where the
     conditions of first order hold at a point that is a saddle or a maximum along the constraints, it moves on
-    along a direction of negative curvature, three times at most; the status is SADDLE if that does not help.
+    along a direction of negative curvature, three times at most; coming back each time, it stays.
     `.kkt.curvature` says how strict a minimum is.
 
     Args:
@@ -161,7 +159,6 @@ class SQP:
             curvature=infinite,
             escapes=jnp.int32(0),
             bent=no,
-            certain=no,
         )
 
     def step(self, problem: Constrained, point: Point, state: SQPState) -> tuple[Point, SQPState]:
@@ -173,10 +170,7 @@ class SQP:
         found = residuals(point, grad, h, g, problem.box)
         base, state = _judged(trial, state)
         walls = _walls(problem, base.x)
-        state = state._replace(
-            bent=state.info.accepted & (found.optimality <= problem.tol),
-            certain=_certain(problem, point, trial, trees.ravel(grad)[0]),
-        )
+        state = state._replace(bent=state.info.accepted & (found.optimality <= problem.tol))
         state = _propose(base, trial, state, walls, problem.tol)
         answer = state.answer
         onto = jnp.where(answer.at_low & (answer.d <= walls.down), walls.lower, base.x + answer.d)
@@ -194,9 +188,7 @@ class SQP:
         """See `Solver.status`."""
         judged = judge(problem, state.info)
         more = state.bent & (state.escapes <= _CHANCES)
-        lost = code(Status.RUNNING), code(Status.SADDLE)
-        turned = jnp.where(more, lost[0], jnp.where(state.certain, lost[1], judged))
-        judged = jnp.where(state.bent & (judged == int(Status.CONVERGED)), turned, judged)
+        judged = jnp.where(more & (judged == int(Status.CONVERGED)), code(Status.RUNNING), judged)
         running = (judged == int(Status.RUNNING)) | ((judged == int(Status.NOT_FINITE)) & (state.turn > 1))
         eps = float(jnp.finfo(state.base.x.dtype).eps)
         feasible = state.base.violation <= 2 * max(problem.tol, eps**0.5)
@@ -215,16 +207,6 @@ class SQP:
         end = jnp.where(bottomless, code(Status.UNBOUNDED), stopped)
         ended = running & (stuck | bottomless | hopeless) & ~state.bent
         return jnp.where(ended, end, jnp.where(running, code(Status.RUNNING), judged))
-
-
-def _certain(problem: Constrained, point: Point, seen: _Seen, grad: jax.Array) -> jax.Array:
-    """Whether every inequality and bound that is active has a multiplier that says so."""
-    weak = jnp.any((jnp.abs(seen.g) <= problem.tol) & (point.inequal <= problem.tol))
-    if problem.box is not None:
-        lower, upper = trees.ravel(problem.box.lower)[0], trees.ravel(problem.box.upper)[0]
-        at = ((seen.x <= lower) | (seen.x >= upper)) & (lower < upper)
-        weak = weak | jnp.any(at & (jnp.abs(grad) <= problem.tol))
-    return ~weak
 
 
 class _Walls(NamedTuple):
