@@ -8,8 +8,15 @@ import pytest
 from nestor.cli import _digits, _search
 
 
+@pytest.fixture
+def in_single_precision():
+    """As the demo runs."""
+    with jax.enable_x64(False):
+        yield
+
+
 @pytest.mark.slow
-def test_a_third_of_the_runs_reach_what_search_alone_comes_to():
+def test_a_third_of_the_runs_reach_what_search_alone_comes_to(in_single_precision: None):
     """Optimizer and width are searched by the same sampler in both; a value with a hypergradient counts as four runs.
 
     The median over seeds: one bad first descent alone costs a quarter of the runs.
