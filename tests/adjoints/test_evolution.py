@@ -307,6 +307,7 @@ def test_a_chaotic_run_has_a_moderate_slope():
 # --- through the front door ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # daily: TestEvolution
 def test_an_argmin():
     """The solution is t itself, so the estimate of dx/dt is the mean of e e': the identity, nearly."""
     adjoint = nestor.Evolution(sigma=0.01, pairs=2000)

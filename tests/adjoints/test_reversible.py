@@ -97,7 +97,7 @@ def there_and_back(
     ("steps", "momentum", "width"),
     [
         (150, 0.9, "int64"),
-        (150, 0.98, "int32"),
+        pytest.param(150, 0.98, "int32", marks=pytest.mark.slow),
         *(
             pytest.param(steps, momentum, width, marks=pytest.mark.slow)
             for steps in (1000, 3000)

@@ -86,7 +86,8 @@ UPDATES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SLOW if name in ("sgd", "nesterov") else ()) for name in UPDATES]
+    "name",
+    [pytest.param(name, marks=SLOW if name in ("sgd", "momentum", "nesterov") else ()) for name in UPDATES],
 )
 def test_sama_takes_the_jacobian_of_the_update(name: str):
     make, move = UPDATES[name]

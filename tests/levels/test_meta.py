@@ -150,7 +150,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way == "adam" else ()) for way in WAYS]
+)
 def test_tasks_side_by_side_are_tasks_one_by_one(way: str):
     query = (tasks()[0], jnp.ones((TASKS, N)))
     together = lambda x: levels.meta_loss(loss, x, (tasks(), query), WAYS[way])  # noqa: E731

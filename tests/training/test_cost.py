@@ -46,7 +46,7 @@ ADJOINTS = [
     pytest.param(nestor.Checkpoint(slots=17), marks=pytest.mark.slow),
     nestor.Reversible(width="int32"),
     pytest.param(nestor.Reversible(width="int32", snapshots=4), marks=pytest.mark.slow),
-    nestor.Truncate(20),
+    pytest.param(nestor.Truncate(20), marks=pytest.mark.slow),
 ]
 
 

@@ -37,7 +37,9 @@ def kinds(diagnosis):
 
 
 @pytest.mark.parametrize(
-    "adjoint", [None, nestor.Reversible(), pytest.param(nestor.Forward(), marks=pytest.mark.slow)], ids=repr
+    "adjoint",
+    [None, *(pytest.param(a, marks=pytest.mark.slow) for a in (nestor.Reversible(), nestor.Forward()))],
+    ids=repr,
 )
 def test_a_healthy_run(adjoint):
     diagnosis = nestor.diagnose(lambda h: regression(h, adjoint), hyper())

@@ -134,7 +134,8 @@ class FileStorage:
                     last = connection.execute("INSERT INTO log (study, entry) VALUES (?, ?)", row).lastrowid
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # else Ctrl-C came when it was written already
+                    connection.execute("ROLLBACK")
                 raise
         return int(last or 0)
 
@@ -199,7 +200,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("UPDATE schema SET version = ?", (step + 1,))
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
