@@ -191,9 +191,9 @@ class KKT:
             bound as active.
         curvature: by `SQP`, the second derivative of the Lagrangian along the flattest of the directions (in the
             units of the solver) that active constraints and bounds leave. Positive: a strict minimum. About zero: a
-            minimum that may not be strict, where derivatives may not exist. Negative: moves along that
-            direction have led back here three times; a minimum only if something active forbids it. Infinite: no
-            direction is left. None: not computed.
+            minimum that may not be strict, where derivatives may not exist. Negative: moves along
+            that direction have led back here three times; a minimum only if something active forbids it.
+            Infinite: no direction is left. None: not computed.
 
     >>> import nestor
     >>> solution = nestor.minimize(lambda x: (x - 2.0) ** 2, 0.0, bounds=(None, 1.0))

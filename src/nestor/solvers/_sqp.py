@@ -272,7 +272,8 @@ def _propose(base: _Seen, trial: _Seen, state: SQPState, walls: _Walls, tol: flo
     held, targets = _expected(base, rows, before, walls, state.turn == 0)
     # A constant for derivatives: where d vanishes, at a solution, they are right all the same.
     hessian, linear, least, way = trees.stop_gradient(convexify(*trees.stop_gradient((own, held, targets))))
-    saddle = state.bent & (least < -(1e-8 if own.dtype == jnp.float64 else 1e-4) * jnp.max(jnp.abs(own)))
+    units = jnp.maximum(jnp.max(jnp.abs(own)), jnp.max(jnp.abs(grad)))
+    saddle = state.bent & (least < -(1e-8 if own.dtype == jnp.float64 else 1e-4) * units)
     escape = saddle & (state.escapes < _CHANCES)
     wide = state.radius * _sizes(base.x)
     program = Quadratic(
