@@ -49,7 +49,8 @@ class GPSampler:
     second process says fail. Running trials count as what is expected of them. Several objectives, constraints
     and, without gradients, more than 60 columns are left to TPE.
 
-    Cost: linear algebra of at most 500 equations; 20 to 80 ms of CPU a trial.
+    Cost: linear algebra of at most 500 equations; 20 to 80 ms of CPU a trial, with gradients about 0.6 s at the most
+    equations (40 trials of 12 parameters).
 
     Needs `scipy.linalg` and `scipy.optimize`, imported when they are used.
 
