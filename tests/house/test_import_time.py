@@ -29,6 +29,8 @@ print(json.dumps({
     "modules": sorted(set(sys.modules)),
 }))
 if sys.argv[1:]:
+    nestor.argmin, nestor.minimize
+    print(json.dumps(sorted(set(sys.modules))))
     jax.jit(lambda x: x + 1)(1.0)
     print(json.dumps([name for name in events if "compile" in name]))
 """
@@ -57,10 +59,15 @@ def test_nothing_optional_is_imported(lines: list[str], name: str):
     assert name not in json.loads(lines[0])["modules"]
 
 
+@pytest.mark.parametrize("name", [*HEAVY, "nestor.proximal", "nestor.training", "nestor.search"])
+def test_what_minimizes_brings_nothing_that_it_may_not_need(lines: list[str], name: str):
+    assert name not in json.loads(lines[1])
+
+
 def test_no_setting_of_jax_is_changed(lines: list[str]):
     assert json.loads(lines[0])["changed"] == []
 
 
 def test_nothing_is_compiled(lines: list[str]):
     assert json.loads(lines[0])["compiled"] == []
-    assert json.loads(lines[1]), "the probe would not have seen a compilation"
+    assert json.loads(lines[2]), "the probe would not have seen a compilation"

@@ -18,8 +18,8 @@ import optax
 import pytest
 
 import nestor
-from nestor import BadArgument, CannotDifferentiate, SolveFailed
-from nestor.solvers import _checks, _drive, _settings
+from nestor import BadArgument, CannotDifferentiate, SolveFailed, settings
+from nestor.solvers import _checks, _drive, _host_solvers, _settings
 
 ONES = jnp.ones(2)
 
@@ -680,6 +680,7 @@ def test_errors_travel_between_processes():
 
 # --- the table of settings -----------------------------------------------------------------------------
 
+RULES = {**_settings.TABLE, **_host_solvers.RULES}
 FREE = {("Nystrom", "seed")}  # any integer
 MADE = {"FixedStep": lambda: nestor.FixedStep(0.1), "Truncate": lambda: nestor.Truncate(3)}
 VERBS = ("step", "advance", "run", "attach")
@@ -694,15 +695,15 @@ PARTS = [
 @pytest.mark.parametrize("cls", PARTS, ids=lambda cls: cls.__name__)
 def test_every_setting_has_a_rule_whose_example_is_good(cls):
     part = MADE.get(cls.__name__, cls)()
-    rules = _settings.TABLE.get(cls, {})
+    rules = RULES.get(cls, {})
     fields = {field.name for field in dataclasses.fields(cls)}
     assert set(rules) == {field for field in fields if (cls.__name__, field) not in FREE}
-    _settings.check_settings("minimize", "solver", part)
+    settings.check_settings("minimize", "solver", part, RULES)
     for field, rule in rules.items():
         value = eval(rule.example, {"nestor": nestor})
-        _settings.check_settings("minimize", "solver", dataclasses.replace(part, **{field: value}))
+        settings.check_settings("minimize", "solver", dataclasses.replace(part, **{field: value}), RULES)
         for name in rule.names:
-            _settings.check_settings("minimize", "solver", dataclasses.replace(part, **{field: name}))
+            settings.check_settings("minimize", "solver", dataclasses.replace(part, **{field: name}), RULES)
 
 
 def test_checks_take_microseconds():

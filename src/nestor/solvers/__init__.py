@@ -1,5 +1,8 @@
 """The front functions that solve, one driver, and one file a method."""
 
+import importlib
+import typing
+
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._batch import minimize_batch
 from nestor.solvers._bfgs import BFGS, LBFGS
@@ -34,7 +37,6 @@ from nestor.solvers._front import (
     minimum,
 )
 from nestor.solvers._gradient_descent import GradientDescent
-from nestor.solvers._host_solvers import Clarabel, HiGHS
 from nestor.solvers._line_newton import LineSearchNewton, LineSearchNewtonCG
 from nestor.solvers._mirror_descent import Entropy, MirrorDescent
 from nestor.solvers._newton import Newton
@@ -42,7 +44,6 @@ from nestor.solvers._newton_cg import NewtonCG
 from nestor.solvers._nonlinear_cg import NonlinearCG
 from nestor.solvers._optax import Optax
 from nestor.solvers._paced import Pacer, minimize_paced
-from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 from nestor.solvers._proximal_gradient import ProjectedGradient, ProximalGradient
 from nestor.solvers._rates import AdaGradStep, Rate, RMSPropStep, ScheduledStep
 from nestor.solvers._reports import ProgressBar, Report
@@ -50,6 +51,10 @@ from nestor.solvers._roots import Broyden, NewtonRoot
 from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolfe
 from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
+
+if typing.TYPE_CHECKING:
+    from nestor.solvers._host_solvers import Clarabel, HiGHS
+    from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 
 __all__ = [
     "BFGS",
@@ -119,3 +124,15 @@ __all__ = [
     "solve_lp",
     "solve_qp",
 ]
+
+# Linear, quadratic and cone programs bring SciPy's optimizers with them: they come when they are asked for.
+_LATER = {"Clarabel": "_host_solvers", "HiGHS": "_host_solvers"}
+_LATER |= dict.fromkeys(("solve_cone", "solve_lp", "solve_qp"), "_programs")
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'nestor.solvers' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"nestor.solvers.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found

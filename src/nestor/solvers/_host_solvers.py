@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
-from nestor import trees
+from nestor import settings, trees
 from nestor.errors import MissingExtra
+from nestor.settings import Setting, choice, count, plain_number
 from nestor.solvers._cone_programs import AsksHost, Data
 from nestor.solvers._host_programs import by_clarabel, by_highs, over_lanes
 
@@ -46,7 +48,8 @@ class Clarabel(AsksHost):
         )
 
     def check(self, where: str) -> None:
-        """Raise `MissingExtra` where the package is not installed."""
+        """Its settings are good, and the package is installed; else `BadArgument` or `MissingExtra`."""
+        settings.check_settings(where, "solver", self, RULES)
         if importlib.util.find_spec("clarabel") is None:
             raise MissingExtra("clarabel", "cones", f"nestor.{where} with nestor.Clarabel()")
 
@@ -76,4 +79,14 @@ class HiGHS(AsksHost):
         return over_lanes(lambda form: by_highs(form, self.method), cones, data, box)
 
     def check(self, where: str) -> None:
-        """Nothing is missing: SciPy is always there."""
+        """Its settings are good; else `BadArgument`. SciPy is always there."""
+        settings.check_settings(where, "solver", self, RULES)
+
+
+RULES: Mapping[type, dict[str, Setting]] = {
+    Clarabel: {
+        "accuracy": plain_number(lambda v: 0 < v < 1, "number between 0 and 1, both excluded", "1e-10"),
+        "max_iterations": count(200),
+    },
+    HiGHS: {"method": choice("highs", "highs-ds", "highs-ipm")},
+}
