@@ -1,7 +1,7 @@
 """The front functions that solve, one driver, and one file a method."""
 
-import importlib
-import typing
+import importlib as _importlib
+import typing as _typing
 
 from nestor.solvers._augmented import AugmentedLagrangian
 from nestor.solvers._batch import minimize_batch
@@ -52,7 +52,7 @@ from nestor.solvers._searches import Backtracking, FixedStep, Search, StrongWolf
 from nestor.solvers._sqp import SQP
 from nestor.solvers._squares import Dogleg, GaussNewton, LevenbergMarquardt
 
-if typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from nestor.solvers._host_solvers import Clarabel, HiGHS
     from nestor.solvers._programs import solve_cone, solve_lp, solve_qp
 
@@ -130,9 +130,9 @@ _LATER = {"Clarabel": "_host_solvers", "HiGHS": "_host_solvers"}
 _LATER |= dict.fromkeys(("solve_cone", "solve_lp", "solve_qp"), "_programs")
 
 
-def __getattr__(name: str) -> typing.Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _LATER:
         raise AttributeError(f"module 'nestor.solvers' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"nestor.solvers.{_LATER[name]}"), name)
+    found = getattr(_importlib.import_module(f"nestor.solvers.{_LATER[name]}"), name)
     globals()[name] = found
     return found
