@@ -275,8 +275,9 @@ def _precision(problem: Any, dtype: str, *, stuck: bool = False) -> float:
         start = _compiled(problem.name).start_gradient_norm
     start = problem.residual_norm(problem.start) if start is None else start
     eps = float(jnp.finfo(dtype).eps)
-    part = 10.1 * eps ** (2 / 3) if isinstance(problem, problems.Minimization) else 101 * eps
-    if stuck and isinstance(problem, problems.Minimization):
+    double = isinstance(problem, problems.Minimization) and dtype == "float64"
+    part = 10.1 * eps ** (2 / 3) if double else 101 * eps
+    if stuck and double:
         part = max(part, min(10.1 * eps**0.5, 1e-6))
     return part * max(1.0, start if math.isfinite(start) else 1.0)
 

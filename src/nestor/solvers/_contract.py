@@ -305,17 +305,18 @@ def converged_at_precision(
 ) -> jax.Array:
     """Whether a point from which the solve goes no further is a solution as far as the dtype can tell.
 
-    The residual must have come down to 100 eps of what it was at the start, and near the tolerance; the gradient
-    of a minimization, however large it was, to 10 eps^(2/3) of that. Where a minimization is `stuck`, for the value
-    does not change any more but by rounding, ten times the tolerance is enough, times what the gradient was at the
-    start, as far as that is 10 eps^(1/2) at most, and 1e-6 (in float32 the 10 eps^(2/3) are more).
+    The residual must have come down to 100 eps of what it was at the start, and near the tolerance. In double
+    precision the gradient of a minimization, however large it was, may end at 10 eps^(2/3) of that; and where a
+    minimization is `stuck`, for the value does not change any more but by rounding, at ten times the tolerance
+    times what it was, as far as that is 10 eps^(1/2) at most, and 1e-6. (In single precision 10 eps^(2/3) would be
+    2e-4 of the first gradient, where a slow method on an ill-conditioned problem is far from any answer.)
     """
     eps = float(jnp.finfo(info.value.dtype).eps)
     first = jnp.maximum(first_optimality if problem.scale is None else problem.scale, 1)
     first = jnp.where(jnp.isfinite(first), first, 1)
     near = 2 * max(problem.tol, eps**0.5)
     bar = jnp.minimum(100 * eps * first, near)
-    if problem.kind == Minimization.kind:
+    if problem.kind == Minimization.kind and eps < 1e-12:
         least = 10 * eps ** (2 / 3)
         most = max(least, min(10 * problem.tol, 10 * eps**0.5, 1e-6))
         bar = jnp.maximum(bar, jnp.where(stuck, most, least) * first)
