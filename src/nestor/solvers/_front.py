@@ -63,10 +63,10 @@ def minimize(
         adjoint: how derivatives cross the solution; None is `Implicit()`.
         tol: converged when every entry of the gradient (with a prox, of x - prox(x - gradient), the change of a
             step of length one) is at most this, in absolute value; None is the root of
-            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. Where a method can go no further, by precision
-            or by max_steps, it also counts as converged when the gradient has come down to 4e-10 (in float32
-            2.4e-4) of the first one, or of 1 if that is more; and in float64, where the value changes no more
-            but by rounding, to ten times tol of that, 1.5e-7 at most. With constraints this is asked of three
+            the precision, 1.5e-8 in float64 and 3.5e-4 in float32. In float64, where a method can go no further, by
+            precision or by max_steps, it also counts as converged when the gradient has come down to 4e-10 of the
+            first one, or of 1 if that is more; and where the value changes no more but by rounding, to ten times
+            tol of that, 1.5e-7 at most. With constraints this is asked of three
             things: the gradient of the Lagrangian, projected on the bounds, divided by max(1, mean multiplier /
             100); the violation; and the lesser of multiplier and slack of every inequality.
         max_steps: moves at most; a move costs one evaluation of `fun` with its gradient, and a line search
