@@ -179,7 +179,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         epilog=SEARCH_EXAMPLES,
         **form,
     )
-    _add_options(searching, steps=240, train_size=200, what="training runs of each study")
+    _add_options(searching, steps=160, train_size=200, what="training runs of each study")
     searching.set_defaults(run=_search)
     commands = {"demo": demo, "schedule": schedule, "reweight": reweight, "search": searching}
     commands |= _search_words.add(rooms, form)
