@@ -84,32 +84,6 @@ def create_trial(
     )
 
 
-def entry_of(trial: FrozenTrial, header: dict[str, Any]) -> dict[str, Any]:
-    """A record as the entry that adds it."""
-    scratch = Ledger({**header, "directions": header["directions"]})
-    scratch.size = 0
-    number = scratch._append_row(trial.state)
-    for name, value in trial.params.items():
-        domain = trial.domains[name]
-        stored = np.asarray(value, float) if hasattr(domain, "shape") else domain.encode(value)
-        scratch.set_param(number, name, domain, stored)
-    entry = scratch.entry(number)
-    silent = trial.values is None and trial.state == TrialState.PRUNED and trial.reports
-    more = {
-        "values": [] if silent else trial.values,
-        "reports": {str(step): value for step, value in trial.reports.items()},
-        "attrs": dict(trial.user_attrs),
-        "constraints": trial.constraints,
-        "gradient": trial.gradient,
-        "error": trial.error,
-        "started": trial.started,
-        "at": trial.ended,
-        "attempt": trial.attempt,
-        "system": dict(trial.system_attrs),
-    }
-    return {**entry, **{key: value for key, value in more.items() if value not in (None, {}, ())}}
-
-
 def is_there(ledger: Ledger, given: Mapping[str, Any]) -> bool:
     """Whether a trial has these parameters and no others, or was enqueued with them."""
     if any(set(kept) == set(given) and _same(kept, given) for kept in ledger.fixed.values()):

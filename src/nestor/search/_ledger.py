@@ -436,36 +436,16 @@ class Ledger:
     def entry(self, number: int) -> dict[str, Any]:
         """One trial as the entry that adds it to another study."""
         trial = self.trial(number)
-        params = {}
-        for name, domain in trial.domains.items():
-            value = trial.params[name]
-            params[name] = [
-                domain.as_json(),
-                pack(value) if isinstance(domain, Array) else domain.encode(value),
-            ]
-        silent = trial.values is None and trial.state == TrialState.PRUNED and trial.reports
-        written = {
-            "do": "add",
-            "state": int(trial.state),
-            "values": trial.values,
-            "params": params,
-            "system": trial.system_attrs,
+        more = {
             "reports": {str(step): value for step, value in self.reports.get(number, {}).items()},
-            "attrs": trial.user_attrs,
-            "constraints": trial.constraints,
-            "gradient": trial.gradient,
-            "error": trial.error,
-            "started": trial.started,
-            "at": trial.ended,
-            "attempt": trial.attempt,
             "by": self.owners.get(number),
             "checkpoint": self.checkpoints.get(number),
             "cost": self.costs.get(number),
         }
-        kept = {key: value for key, value in written.items() if value not in (None, {}, ())}
+        kept = {key: value for key, value in more.items() if value not in (None, {}, ())}
         if number in self.fixed:
             kept["fixed"] = self.fixed[number]
-        return {**kept, "values": []} if silent else kept
+        return {**entry_of(trial), **kept}
 
     def violations(self, rows: np.ndarray) -> np.ndarray:
         """By how much the constraints of trials are missed, in all; 0 for those that have none."""
@@ -515,6 +495,33 @@ class History:
         if not self.watched:
             return []
         return [other for other in (*self.ledger.owners, *self.ledger.paused) if other != number]
+
+
+def entry_of(trial: FrozenTrial) -> dict[str, Any]:
+    """A record as the entry that adds it to a study."""
+    params = {}
+    for name, value in trial.params.items():
+        domain = trial.domains[name]
+        stored = pack(value) if isinstance(domain, Array) else domain.encode(value)
+        params[name] = [domain.as_json(), stored]
+    silent = trial.values is None and trial.state == TrialState.PRUNED and trial.reports
+    written = {
+        "do": "add",
+        "state": int(trial.state),
+        "values": trial.values,
+        "params": params,
+        "system": dict(trial.system_attrs),
+        "reports": {str(step): value for step, value in trial.reports.items()},
+        "attrs": dict(trial.user_attrs),
+        "constraints": trial.constraints,
+        "gradient": trial.gradient,
+        "error": trial.error,
+        "started": trial.started,
+        "at": trial.ended,
+        "attempt": trial.attempt,
+    }
+    kept = {key: value for key, value in written.items() if value not in (None, {}, ())}
+    return {**kept, "values": []} if silent else kept
 
 
 def pack(values: np.ndarray | Sequence[float]) -> str:

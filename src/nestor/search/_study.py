@@ -16,9 +16,9 @@ import numpy as np
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
-from nestor.search._given import entry_of, is_there
+from nestor.search._given import is_there
 from nestor.search._interrupts import obeyed
-from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger
+from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger, entry_of
 from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
@@ -286,7 +286,7 @@ class Study:
 
     def add_trials(self, trials: Iterable[FrozenTrial]) -> None:
         """Add trials from elsewhere; they get the next numbers."""
-        entries = [entry_of(trial, self._header) for trial in trials]
+        entries = [entry_of(trial) for trial in trials]
         if entries:
             self._channel.commit(*entries)
 
