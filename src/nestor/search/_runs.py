@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Direct, Shared
 from nestor.search._executors import Executor
@@ -378,20 +376,3 @@ class Watch:
         """End the line."""
         if self._bar is not None:
             self._bar.close()
-
-
-def checked(catch: Any) -> tuple[type[Exception], ...]:
-    """The exceptions to catch, as a tuple of classes."""
-    kinds = catch if isinstance(catch, tuple) else (catch,)
-    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        want = "an exception class, or a tuple of those"
-        raise BadArgument("optimize", "catch", got=catch, want=want, do="pass catch=MemoryError")
-    return kinds
-
-
-def whole(where: str, **counts: Any) -> None:
-    """Refuse counts that are not None or whole numbers from 1 on."""
-    for name, count in counts.items():
-        wrong = isinstance(count, bool) or not isinstance(count, int | float | np.integer)
-        if count is not None and (wrong or int(count) != count or count < 1):
-            raise BadArgument(where, name, got=count, want="a whole number >= 1", do=f"pass {name}=4")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import integer
 
 _EXACT = 2**53  # integers up to here are floats without loss
 
@@ -130,12 +131,12 @@ class Int:
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
-            number = getattr(self, name)
-            if isinstance(number, bool) or int(number) != number or abs(number) > _EXACT:
-                raise BadArgument(
-                    "Int", name, got=number, want="a whole number, at most 2**53", do="use Float for others"
-                )
-            object.__setattr__(self, name, int(number))
+            given = getattr(self, name)
+            number = integer(given)
+            if number is None or abs(number) > _EXACT:
+                want, do = "a whole number, at most 2**53", "use Float for others"
+                raise BadArgument("Int", name, got=given, want=want, do=do)
+            object.__setattr__(self, name, number)
         _check_range("Int", self.low, self.high, self.log)
         if self.step < 1 or (self.log and self.step != 1):
             raise BadArgument(

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from nestor.errors import BadArgument, NestorError
+from nestor.search._arguments import catchable, whole, whole_or_none
 from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
 from nestor.search._given import is_there
@@ -22,7 +23,7 @@ from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger, entry_of
 from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
-from nestor.search._runs import Exhausted, Plan, Watch, alone, checked, together, whole
+from nestor.search._runs import Exhausted, Plan, Watch, alone, together
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
 from nestor.search._storages import Storage
@@ -203,8 +204,7 @@ class Study:
             n: how many; None for one trial that is not in a list.
             space: parameters to suggest at once, name to domain.
         """
-        if n is not None and (isinstance(n, bool) or int(n) != n or n < 1):
-            raise BadArgument("ask", "n", got=n, want="None or a whole number >= 1", do="pass n=8")
+        n = whole_or_none("ask", "n", n, example=8)
         self._channel.sync()
         trials: list[Trial] = []
         fresh = 0
@@ -423,7 +423,7 @@ class Study:
         *,
         timeout: float | None = None,
         n_workers: int = 1,
-        catch: type[Exception] | tuple[type[Exception], ...] = (),
+        catch: type[Exception] | Iterable[type[Exception]] = (),
         callbacks: Sequence[Callable[[Study, FrozenTrial], Any]] = (),
         progress: bool = False,
         ordered: int | None = None,
@@ -456,7 +456,10 @@ class Study:
                 exception: `TrialPruned`, or anything else for a trial that has failed. In this process alone.
             executor: where the ``n_workers`` workers run instead of in processes of this machine; see `Executor`.
         """
-        whole("optimize", n_trials=n_trials, total=total, n_workers=n_workers, ordered=ordered, batch=batch)
+        where = "optimize"
+        n_trials, total = whole_or_none(where, "n_trials", n_trials), whole_or_none(where, "total", total)
+        ordered, batch = whole_or_none(where, "ordered", ordered), whole_or_none(where, "batch", batch)
+        n_workers = whole(where, "n_workers", n_workers)
         if batch is not None and (ordered is not None or n_workers > 1 or executor is not None):
             do = "drop the others, or batch"
             raise BadArgument(
@@ -466,7 +469,7 @@ class Study:
             want, do = "an object with submit", "pass a ThreadPoolExecutor or a DaskExecutor"
             raise BadArgument("optimize", "executor", got=executor, want=want, do=do)
         until = None if timeout is None else time.time() + timeout
-        plan = Plan(objective, n_trials, total, until, checked(catch), ordered, batch)
+        plan = Plan(objective, n_trials, total, until, catchable(where, catch), ordered, batch)
         left = None if total is None else max(total - self._ledger.size, 0)
         expected = min((count for count in (n_trials, left) if count is not None), default=None)
         watch = Watch(self, callbacks, expected, progress)

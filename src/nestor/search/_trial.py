@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._channels import Direct, Shared
 from nestor.search._pruners import Curves, Pruner
 from nestor.search._records import Direction, TrialState
@@ -180,14 +181,13 @@ class Trial:
             value: one value an objective; one number alone is of the first.
             step: reported again, the last value counts.
         """
-        if isinstance(step, bool) or int(step) != step or step < 0:
-            raise BadArgument("report", "step", got=step, want="a whole number >= 0", do="count from 0")
+        step = whole("report", "step", step, least=0, example=0)
         count = len(self._channel.ledger.directions)
         if np.ndim(value) and len(value) != count:  # type: ignore[arg-type]
             want = f"a number, or {count} of them, one an objective"
             raise BadArgument("report", "value", got=value, want=want, do="report one value an objective")
         told = [float(one) for one in value] if np.ndim(value) else float(value)  # type: ignore[union-attr, arg-type]
-        self._commit({"do": "report", "number": self.number, "step": int(step), "value": told})
+        self._commit({"do": "report", "number": self.number, "step": step, "value": told})
 
     def should_prune(self) -> bool:
         """Whether to stop now, with ``raise TrialPruned(...)``; what was reported decides."""
