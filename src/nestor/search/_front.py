@@ -71,7 +71,7 @@ def create_study(
     if parent is not None and storage is None:
         storage = parent._channel.storage
     kept = storage_at(storage, "create_study")
-    if study_name is not None and (not isinstance(study_name, str) or not study_name):
+    if study_name is not None and not isinstance(study_name, str):
         raise BadArgument("create_study", "study_name", got=study_name, want="a string", do="pass 'mine'")
     if direction is not None and directions is not None:
         raise BadArgument("create_study", "directions", got="both", want="alone", do="drop direction")
