@@ -9,6 +9,7 @@ import pickle
 import sqlite3
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -407,3 +408,50 @@ def test_exports_are_read_back_with_what_is_no_number(storage, tmp_path):
     assert all(json.loads(line) for line in (tmp_path / "s.jsonl").read_text().split("\n") if line)
     again = search.import_study(tmp_path / "s.jsonl", storage=storage, study_name="again")
     assert repr(again.trials[0]) == repr(study.trials[0])
+
+
+def test_a_trial_that_has_ended_gets_no_more_parameters(storage):
+    study = made(storage)
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    assert 0 <= trial.suggest_float("x", 0, 1) <= 1
+    trial.report(1.0, 1)
+    assert study.trials[0].params == study.trials[0].reports == {}
+
+
+@pytest.mark.parametrize("slow_one_first", [True, False])
+def test_a_value_belongs_to_the_parameters_of_its_worker(tmp_path, slow_one_first):
+    """A slow worker loses its trial to another while both suggest; whoever tells first is heard, as a whole."""
+
+    def opened(seed):
+        storage = search.FileStorage(tmp_path / "s.db", lease=0.2)
+        return search.create_study(
+            storage=storage, study_name="s", load_if_exists=True, sampler=search.RandomSampler(seed=seed)
+        )
+
+    slow = opened(0)
+    lost = slow.ask()
+    x = lost.suggest_float("x", 0, 1)
+    slow._channel.close()  # it gives no more signs of life, as one that is swapped out
+    time.sleep(0.25)
+    other = opened(1)
+    found = other.ask()
+    assert found.number == lost.number == 0
+    mine, theirs = found.suggest_float("y", 0, 1), lost.suggest_float("y", 0, 1)
+    other._channel.flush()
+    slow._channel.flush()  # too late: the trial is another's
+    lost.suggest_float("only", 0, 1)
+    tells = [(slow, lost, 10.0), (other, found, 20.0)]
+    for study, trial, value in tells if slow_one_first else tells[::-1]:
+        study.tell(trial, value)
+    whole = search.load_study(storage=tmp_path / "s.db").trials
+    for trial in (whole[0], slow.trials[0], other.trials[0]):
+        if slow_one_first:
+            assert (trial.value, trial.params["x"], trial.params["y"], len(trial.params)) == (
+                10.0,
+                x,
+                theirs,
+                3,
+            )
+        else:
+            assert (trial.value, trial.params["y"], "only" in trial.params) == (20.0, mine, False)

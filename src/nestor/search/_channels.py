@@ -52,9 +52,13 @@ class Direct:
     def sync(self) -> None:
         """Nothing comes from elsewhere."""
 
-    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
-        """Write down a parameter of a running trial."""
-        self.ledger.set_param(number, name, domain, stored)
+    def suggest(
+        self, number: int, name: str, domain: Domain, stored: Any, attempt: int | None = None
+    ) -> None:
+        """Write down a parameter of a running trial; one that has ended stays as it is."""
+        with self.lock:
+            if self.ledger.runs(number, attempt):
+                self.ledger.set_param(number, name, domain, stored)
 
     def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
         """Write down a parameter of trials one after another."""
@@ -85,7 +89,7 @@ class Shared:
         clock = getattr(storage, "now", None)
         self._ahead = 0.0 if clock is None else clock() - time.time()
         self._place = 0
-        self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
+        self._unsaid: dict[int, tuple[int, dict[str, Any]]] = {}  # attempt and parameters, not in the log yet
         self._begin()
         tell_when_forked(self)
         self.sync()
@@ -112,13 +116,16 @@ class Shared:
     def _append(self, entries: Sequence[Entry]) -> int:
         """Append entries, and what the log does not hold yet: with the end of a trial, or else before them all."""
         with self._saying:
-            unsaid = {number: _as_json(params) for number, params in self._unsaid.items()}
+            unsaid = dict(self._unsaid)
             whole = []
             for entry in entries:
-                params = unsaid.pop(entry["number"], None) if entry["do"] == "tell" else None
-                more = {} if params is None else {"params": {**params, **entry.get("params", {})}}
+                _, params = unsaid.pop(entry["number"], (0, {})) if entry["do"] == "tell" else (0, {})
+                more = {"params": {**as_json(params), **entry.get("params", {})}} if params else {}
                 whole.append({**entry, **more})
-            sets = [{"do": "set", "number": number, "params": params} for number, params in unsaid.items()]
+            sets = [
+                {"do": "set", "number": number, "attempt": attempt, "params": as_json(params)}
+                for number, (attempt, params) in unsaid.items()
+            ]
             last = self.storage.append(self.study, [*sets, *whole])
             self._unsaid = {}  # not before: what failed has said nothing
         return last
@@ -132,18 +139,34 @@ class Shared:
         with shield, self.lock:
             self._follow(0)
 
-    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
-        """Write down a parameter: in the columns now, in the log with the next change of state, or soon."""
-        self.ledger.set_param(number, name, domain, stored)
-        with self._saying:
-            self._unsaid.setdefault(number, {})[name] = (domain, stored)
+    def suggest(
+        self, number: int, name: str, domain: Domain, stored: Any, attempt: int | None = None
+    ) -> None:
+        """Write down a parameter: in the columns now, in the log with the next change of state, or soon.
+
+        Nothing is written of a trial that has ended, or of an attempt that another worker has taken over.
+        """
+        with self.lock:
+            if self.ledger.runs(number, attempt):
+                self.ledger.set_param(number, name, domain, stored)
+                with self._saying:
+                    self._unsay(number)[name] = (domain, stored)
+
+    def _unsay(self, number: int) -> dict[str, Any]:
+        """What the log does not hold yet of the present attempt at a trial."""
+        attempt = int(self.ledger.attempts[number])
+        before, params = self._unsaid.setdefault(number, (attempt, {}))
+        if before != attempt:
+            params = {}
+            self._unsaid[number] = attempt, params
+        return params
 
     def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
         """The same for a parameter of trials one after another."""
         self.ledger.set_params(first, name, domain, stored)
         with self._saying:
             for number, one in enumerate(stored, first):
-                self._unsaid.setdefault(number, {})[name] = (domain, one)
+                self._unsay(number)[name] = (domain, one)
 
     def flush(self) -> None:
         """Tell the log what it does not hold yet."""
@@ -156,13 +179,28 @@ class Shared:
 
     def _follow(self, last: int) -> list[Any]:
         """Apply what the log has to add; the outcomes up to the place `last`."""
-        outcomes = []
+        outcomes, lost = [], False
         for place, entry in self.storage.read(self.study, self._place):
+            mine = self.ledger.owners.get(entry.get("number", -1)) == self.worker
+            lost |= mine and entry["do"] == "claim" and entry["by"] != self.worker
             outcome = self.ledger.apply(entry)
             self._place = place
             if place <= last:
                 outcomes.append(outcome)
+        if lost:
+            self._read_again()
         return outcomes
+
+    def _read_again(self) -> None:
+        """Another has taken over a trial of this worker: forget what was written into its columns and not heard."""
+        ledger = Ledger(self.ledger.header)
+        for place, entry in self.storage.read(self.study, 0):
+            if place <= self._place:
+                ledger.apply(entry)
+        for number, (attempt, params) in self._unsaid.items():
+            for name, (domain, stored) in params.items() if ledger.runs(number, attempt) else ():
+                ledger.set_param(number, name, domain, stored)
+        self.ledger.become(ledger)
 
     def _start_pulse(self, entries: Sequence[Entry]) -> None:
         if self._pulse is None and any(entry["do"] in ("ask", "claim", "beat") for entry in entries):
@@ -196,7 +234,8 @@ def _beat_once(channel: Shared | None, due: bool) -> bool:
     return True
 
 
-def _as_json(params: dict[str, Any]) -> dict[str, Any]:
+def as_json(params: dict[str, Any]) -> dict[str, Any]:
+    """Name to (domain, stored value), as an entry holds it."""
     return {
         name: [domain.as_json(), pack(stored) if isinstance(domain, Array) else stored]
         for name, (domain, stored) in params.items()

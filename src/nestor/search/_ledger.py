@@ -213,9 +213,10 @@ class Ledger:
         return fork
 
     def _set(self, entry: dict[str, Any]) -> None:
-        """Parameters of a trial: name -> [domain, stored value]."""
-        if self.state[entry["number"]] == _RUNNING:
-            self._set_params(entry["number"], entry["params"])
+        """Parameters of a trial: name -> [domain, stored value]; not of an attempt that another has taken over."""
+        number = entry["number"]
+        if self.runs(number, entry.get("attempt")):
+            self._set_params(number, entry["params"])
 
     def _report(self, entry: dict[str, Any]) -> None:
         number = entry["number"]
@@ -241,13 +242,20 @@ class Ledger:
             self._set_attrs(number, entry)
 
     def _tell(self, entry: dict[str, Any]) -> bool:
-        """How a trial ended. The first to tell is heard; a late worker, whose trial has ended, is not."""
+        """How a trial ended. The first to tell is heard; a late worker, whose trial has ended, is not.
+
+        One whose trial another has taken over says `whole`: what it tells belongs to its own parameters, and no others.
+        """
         number, state = entry["number"], entry["state"]
         if self.state[number] >= TrialState.COMPLETE:
             return False
         if number in self.waiting:
             del self.waiting[number]
         self.paused.pop(number, None)
+        if entry.get("whole"):
+            for column in self.columns.values():
+                column.kinds[number] = 0
+                column.arrays.pop(number, None)
         self._finish(number, state, entry)
         return True
 
@@ -371,6 +379,10 @@ class Ledger:
             column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint32)])
 
     # --- reading ------------------------------------------------------------------------------
+
+    def runs(self, number: int, attempt: int | None = None) -> bool:
+        """Whether a trial is running, in this attempt."""
+        return self.state[number] == _RUNNING and attempt in (None, self.attempts[number])
 
     def is_orphan(self, number: int, now: float) -> bool:
         """Whether a running trial's worker has not been heard of for longer than its lease."""

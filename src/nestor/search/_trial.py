@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import pickle
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from nestor.errors import BadArgument
 from nestor.search._arguments import plain, reals, whole
-from nestor.search._channels import Direct, Shared
+from nestor.search._channels import Direct, Shared, as_json
 from nestor.search._endings import ending, slopes
 from nestor.search._pruners import Curves, Pruner
 from nestor.search._records import Direction, TrialState
@@ -40,6 +41,8 @@ class Trial:
 
     __slots__ = (
         "_asked",
+        "_attempt",
+        "_begun",
         "_channel",
         "_constraints",
         "_given",
@@ -63,7 +66,8 @@ class Trial:
     ):
         self.number = number
         self._channel, self._sampler, self._pruner, self._asked = channel, sampler, pruner, asked
-        self._horizon = horizon
+        self._horizon, self._begun = horizon, time.monotonic()
+        self._attempt = int(channel.ledger.attempts[number])
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
@@ -175,7 +179,7 @@ class Trial:
             place = domain.to_unit(np.asarray(stored))
         elif not isinstance(domain, Array) and domain.count is not None:
             place = float(domain.to_unit(np.asarray(stored)))
-        self._channel.suggest(self.number, name, domain, stored)
+        self._channel.suggest(self.number, name, domain, stored, self._attempt)
         told = getattr(self._sampler, "told", None)
         if told is not None:
             told(self._asked, name, domain, place)
@@ -297,7 +301,7 @@ class Trial:
             if isinstance(domain, Array):
                 stored.flags.writeable = False
             place = domain.to_unit(np.asarray(stored))
-            self._channel.suggest(self.number, name, domain, stored)
+            self._channel.suggest(self.number, name, domain, stored, self._attempt)
             self._asked.given[name] = domain, place if isinstance(domain, Array) else float(place)
             self._given[name] = stored if isinstance(domain, Array) else domain.decode(stored)
 
@@ -324,9 +328,26 @@ class Trial:
 
     def _ended(self, values: Any = None, **more: Any) -> dict[str, Any]:
         """The entry that ends it, with what it told before; see `ending`."""
+        channel = self._channel
         more.setdefault("gradient", self._gradient if values is not None else None)
         more.setdefault("constraints", self._constraints)
-        return ending(self._channel.ledger, self.number, values, at=self._channel.now(), **more)
+        entry = ending(channel.ledger, self.number, values, at=channel.now(), **more)
+        if time.monotonic() - self._begun > channel.lease:  # another may have taken it over
+            channel.sync()
+            if channel.ledger.attempts[self.number] != self._attempt:
+                entry |= {"whole": True, "params": as_json(self._stored())}
+        return entry
+
+    def _stored(self) -> dict[str, tuple[Domain, Any]]:
+        """Name to domain and stored value of its parameters."""
+        domains = {name: self._asked.given[name][0] for name in self._given}
+        return {
+            name: (
+                domain,
+                self._given[name] if isinstance(domain, Array) else domain.encode(self._given[name]),
+            )
+            for name, domain in domains.items()
+        }
 
     def _commit(self, entry: dict[str, Any]) -> None:
         self._channel.commit({**entry, "at": self._channel.now()})
