@@ -13,7 +13,8 @@ from nestor.search._ledger import Ledger
 from nestor.search._records import TrialState
 from nestor.search._spaces import Array
 
-_ENDS = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.PAUSED)
+_COMPLETE, _FAILED = int(TrialState.COMPLETE), int(TrialState.FAILED)
+_ENDS = (_COMPLETE, int(TrialState.PRUNED), _FAILED, int(TrialState.PAUSED))
 
 
 def ending(
@@ -45,18 +46,19 @@ def ending(
         want = "COMPLETE, PRUNED, FAILED or PAUSED"
         raise BadArgument("tell", "state", got=repr(state), want=want, do="drop it, or pass one of these")
     entry: dict[str, Any] = {"do": "tell", "number": number, "at": at}
+    end = _COMPLETE if state is None else int(state)
     if values is not None or returned:
         found = _numbers(values, len(ledger.directions), returned)
-        if any(math.isnan(value) for value in found):
-            state, error = TrialState.FAILED, error or "the value is not a number"
+        if any(map(math.isnan, found)):
+            end, error = _FAILED, error or "the value is not a number"
         else:
             entry["values"] = found
-    elif state is None or state == TrialState.COMPLETE:
+    elif end == _COMPLETE:
         raise BadArgument("tell", "values", got=None, want="given for a complete trial", do="or pass state=")
-    entry["state"] = int(TrialState.COMPLETE if state is None else state)
+    entry["state"] = end
     if constraints is not None:
         entry["constraints"] = [float(value) for value in constraints]
-    if gradient is not None and state != TrialState.FAILED:
+    if gradient is not None and end != _FAILED:
         entry["gradient"] = slopes("tell", ledger, number, gradient)
     if error:
         entry["error"] = error
@@ -82,6 +84,8 @@ def slopes(where: str, ledger: Ledger, number: int, gradient: Mapping[str, Any])
 
 def _numbers(values: Any, count: int, returned: bool) -> list[float]:
     """One float an objective."""
+    if type(values) is float and count == 1:
+        return [values]
     try:
         found = [float(value) for value in (values if np.ndim(values) else (values,))]
     except (TypeError, ValueError):

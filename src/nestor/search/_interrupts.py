@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+_SIGINT = int(signal.SIGINT)
+
 
 class Shield:
     """A block of code in which Ctrl-C waits: it is raised at the end of the outermost block.
@@ -19,6 +21,7 @@ class Shield:
 
     def __init__(self) -> None:
         self._depth, self._pending, self._stands_in = 0, False, False
+        self.obeyed = False  # whether its handler stands for a while
         self._main = threading.main_thread().ident
 
     def __enter__(self) -> None:
@@ -26,7 +29,7 @@ class Shield:
             return
         if self._depth == 0:
             self._pending = False
-            self._stands_in = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            self._stands_in = not self.obeyed and signal.getsignal(_SIGINT) is signal.default_int_handler
             if self._stands_in:
                 signal.signal(signal.SIGINT, self.handle)
         self._depth += 1
@@ -63,7 +66,9 @@ def obeyed() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGINT, shield.handle)
+    shield.obeyed = True
     try:
         yield
     finally:
+        shield.obeyed = False
         signal.signal(signal.SIGINT, signal.default_int_handler)

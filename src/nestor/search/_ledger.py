@@ -13,7 +13,8 @@ from nestor.errors import NestorError
 from nestor.search._records import Direction, FrozenTrial, TrialState
 from nestor.search._spaces import Array, Domain, domain_from_json
 
-_RUNNING, _WAITING, _PAUSED = TrialState.RUNNING, TrialState.WAITING, TrialState.PAUSED
+# As plain numbers: NumPy compares with those ten times as fast.
+_WAITING, _RUNNING, _PAUSED, _COMPLETE, _PRUNED, _ = map(int, TrialState)
 _FIRST = 64  # rows of a new table
 _GROWTH = 1.3
 MOST_ATTEMPTS = 5  # a trial that so many workers died of has failed
@@ -203,10 +204,10 @@ class Ledger:
     def _fork(self, entry: dict[str, Any]) -> int | None:
         """A paused trial ends, and a new one takes its place: it goes on from the checkpoint of another one."""
         number, parent = entry["number"], entry["of"]
-        if self.state[number] != _PAUSED or self.state[parent] >= TrialState.COMPLETE:
+        if self.state[number] != _PAUSED or self.state[parent] >= _COMPLETE:
             return None
         del self.paused[number]
-        self._finish(number, TrialState.PRUNED, {"at": entry["at"]})
+        self._finish(number, _PRUNED, {"at": entry["at"]})
         fork = self._enqueue(entry)
         if parent in self.checkpoints:  # one who only looks on keeps none
             self.checkpoints[fork] = self.checkpoints[parent]
@@ -247,7 +248,7 @@ class Ledger:
         One whose trial another has taken over says `whole`: what it tells belongs to its own parameters, and no others.
         """
         number, state = entry["number"], entry["state"]
-        if self.state[number] >= TrialState.COMPLETE:
+        if self.state[number] >= _COMPLETE:
             return False
         if number in self.waiting:
             del self.waiting[number]
@@ -261,7 +262,7 @@ class Ledger:
 
     def _add(self, entry: dict[str, Any]) -> int:
         """A whole trial, from elsewhere."""
-        number = self._append_row(TrialState(entry["state"]))
+        number = self._append_row(entry["state"])
         self.started[number] = _or_nan(entry.get("started"))
         self.attempts[number] = entry.get("attempt", 0)
         if entry.get("checkpoint"):
@@ -355,7 +356,7 @@ class Ledger:
         self.reports.setdefault(number, {})[step] = value
         self.steps.setdefault(step, {})[number] = value
 
-    def _append_row(self, state: TrialState) -> int:
+    def _append_row(self, state: int) -> int:
         number = self.size
         self._grow(number + 1)
         self.state[number] = state
@@ -379,6 +380,10 @@ class Ledger:
             column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint32)])
 
     # --- reading ------------------------------------------------------------------------------
+
+    def is_over(self, number: int) -> bool:
+        """Whether a trial has ended for good."""
+        return self.state[number] >= _COMPLETE
 
     def runs(self, number: int, attempt: int | None = None) -> bool:
         """Whether a trial is running, in this attempt."""
@@ -426,7 +431,7 @@ class Ledger:
         names = list(self.columns)  # another thread may add to them
         found = {name: found for name in names if (found := self.param(number, name)) is not None}
         values = self.values[number]
-        told = self.state[number] in (TrialState.COMPLETE, TrialState.PRUNED) and not np.isnan(values).any()
+        told = self.state[number] in (_COMPLETE, _PRUNED) and not np.isnan(values).any()
         return FrozenTrial(
             number=number,
             state=TrialState(int(self.state[number])),

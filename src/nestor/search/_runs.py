@@ -99,7 +99,7 @@ def alone(study: Study, plan: Plan, watch: Callable[[int], Any]) -> None:
         most = most if plan.n_trials is None else min(most, plan.n_trials - started)
         for number, counted in ran(study, plan, most):
             started += counted
-            if study._channel.ledger.state[number] >= TrialState.COMPLETE:  # else it waits to be promoted
+            if study._channel.ledger.is_over(number):  # else it waits to be promoted
                 watch(number)
 
 

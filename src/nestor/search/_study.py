@@ -298,11 +298,10 @@ class Study:
         if foreign or number is None or not 0 <= number < self._channel.ledger.size:
             want = f"a trial of study '{self.name}', or its number"
             raise BadArgument("tell", "trial", got=trial, want=want, do="pass what ask gave")
-        more: dict[str, Any] = {"gradient": gradient, "constraints": constraints}
-        more = {name: value for name, value in more.items() if value is not None}
+        more: dict[str, Any] = {"state": state, "gradient": gradient, "constraints": constraints}
         if isinstance(trial, Trial):
-            return trial._ended(values, state=state, **more)
-        return ending(self._channel.ledger, number, values, at=self._channel.now(), state=state, **more)
+            return trial._ended(values, **more)
+        return ending(self._channel.ledger, number, values, at=self._channel.now(), **more)
 
     def enqueue_trial(
         self,

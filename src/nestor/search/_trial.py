@@ -326,12 +326,29 @@ class Trial:
         """What `set_gradient` was told."""
         return self._gradient
 
-    def _ended(self, values: Any = None, **more: Any) -> dict[str, Any]:
-        """The entry that ends it, with what it told before; see `ending`."""
+    def _ended(
+        self,
+        values: Any = None,
+        *,
+        state: TrialState | None = None,
+        gradient: Mapping[str, Any] | None = None,
+        constraints: Sequence[float] | None = None,
+        error: str | None = None,
+        returned: bool = False,
+    ) -> dict[str, Any]:
+        """The entry that ends it; what is not given is what it told before. See `ending`."""
         channel = self._channel
-        more.setdefault("gradient", self._gradient if values is not None else None)
-        more.setdefault("constraints", self._constraints)
-        entry = ending(channel.ledger, self.number, values, at=channel.now(), **more)
+        entry = ending(
+            channel.ledger,
+            self.number,
+            values,
+            at=channel.now(),
+            state=state,
+            gradient=self._gradient if gradient is None and values is not None else gradient,
+            constraints=self._constraints if constraints is None else constraints,
+            error=error,
+            returned=returned,
+        )
         if time.monotonic() - self._begun > channel.lease:  # another may have taken it over
             channel.sync()
             if channel.ledger.attempts[self.number] != self._attempt:
