@@ -455,3 +455,31 @@ def test_a_value_belongs_to_the_parameters_of_its_worker(tmp_path, slow_one_firs
             )
         else:
             assert (trial.value, trial.params["y"], "only" in trial.params) == (20.0, mine, False)
+
+
+def test_one_who_only_looks_waits_for_no_writer_and_makes_no_file(tmp_path):
+    made(tmp_path / "s.db", study_name="s").optimize(objectives.bowl, n_trials=2)
+    writer = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    begun = time.monotonic()
+    assert len(search.load_study(storage=tmp_path / "s.db").trials) == 2
+    assert search.Follower(tmp_path / "s.db").names() == ["s"]
+    assert time.monotonic() - begun < 60.0  # SQLite would wait twice as long for the lock
+    writer.close()
+    with pytest.raises(BadArgument, match=r"none\.db"):
+        search.Follower(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_an_objective_that_a_worker_cannot_import_is_named():
+    from nestor.search._pool import _found
+
+    with pytest.raises(NestorError, match="top of a module"):
+        _found(pickle.dumps(objectives.bowl, protocol=0).replace(b"bowl", b"none"))
+
+
+def test_a_parent_is_a_trial_under_way():
+    study = made()
+    study.optimize(objectives.bowl, n_trials=1)
+    with pytest.raises(BadArgument, match="'parent'"):
+        search.create_study(parent=study.best_trial)  # type: ignore[arg-type]

@@ -87,7 +87,8 @@ def _numbers(values: Any, count: int, returned: bool) -> list[float]:
     if type(values) is float and count == 1:
         return [values]
     try:
-        found = [float(value) for value in (values if np.ndim(values) else (values,))]
+        each: Any = values if np.ndim(values) else (values,)
+        found = [float(value) for value in each]
     except (TypeError, ValueError):
         found = []
     if len(found) == count:

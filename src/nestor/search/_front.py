@@ -68,6 +68,9 @@ def create_study(
     >>> study.nested(), study.cost()
     (['outer/0', 'outer/1', 'outer/2'], 15.0)
     """
+    if parent is not None and not isinstance(parent, Trial):
+        do = "pass the trial that the objective is given"
+        raise BadArgument("create_study", "parent", got=parent, want="a trial under way", do=do)
     if parent is not None and storage is None:
         storage = parent._channel.storage
     kept = storage_at(storage, "create_study")

@@ -33,7 +33,7 @@ class Study(Protocol):
 
     sampler: Any
     pruner: Any
-    _storage: Storage
+    storage: Storage
     _identity: str
     _header: dict[str, Any]
     _channel: Direct | Shared
@@ -316,10 +316,10 @@ def _parts(study: Study, storage: Storage) -> tuple[Callable[..., Study], tuple[
 @contextlib.contextmanager
 def _shared(study: Study) -> Iterator[Storage]:
     """A storage that others can open; the study works on it until the end of the block."""
-    if not isinstance(study._storage, MemoryStorage):
-        yield study._storage
+    if not isinstance(study.storage, MemoryStorage):
+        yield study.storage
         return
-    memory, direct, ledger = study._storage, study._channel, study._channel.ledger
+    memory, direct, ledger = study.storage, study._channel, study._channel.ledger
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "study.db")
         here = {"do": "beat", "by": direct.worker, "at": time.time(), "lease": 1e18}

@@ -203,10 +203,11 @@ class FileStorage:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
         try:
-            _refuse_others(connection, self.path)
-            _patiently(connection, "PRAGMA journal_mode = WAL")
+            ready = _is_ready(connection, self.path)
             connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
-            _prepare(connection, self.path)
+            if not ready:
+                _patiently(connection, "PRAGMA journal_mode = WAL")
+                _prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
@@ -241,8 +242,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
-    """Put no tables into a database that another program made."""
+def _is_ready(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether a file needs no table, so that one who only reads does not write; that of another program is refused."""
     rows = _patiently(connection, "SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = {name for (name,) in rows}
     if tables and not {"schema", "log"} <= tables:
@@ -252,6 +253,7 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
             + ("Do this: nestor.optuna.import_study" if theirs else "Do this: take another path")
             + (f"('sqlite:///{path}', storage='another.db')" if theirs else "")
         )
+    return bool(tables) and _patiently(connection, "SELECT version FROM schema").fetchone() == (SCHEMA,)
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:

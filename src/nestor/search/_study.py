@@ -63,7 +63,7 @@ class Study:
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
         self.storage, self._stopped = storage, False
-        self._storage, self._identity, self._header = storage, identity, header
+        self._identity, self._header = identity, header
         self._channel: Direct | Shared = channel or channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
 
@@ -72,7 +72,7 @@ class Study:
 
     def __reduce__(self) -> Any:
         """Pickled as what opens it anew: over the same file or database, or over a copy of the memory."""
-        return Study, (self._storage, self._identity, self._header, self.sampler, self.pruner)
+        return Study, (self.storage, self._identity, self._header, self.sampler, self.pruner)
 
     # --- what there is ------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class Study:
 
     def nested(self, number: int | None = None) -> list[str]:
         """The names of the studies that were made inside the trials, or inside one of them."""
-        inner = Register(self._storage).inside().get(self._identity, {})
+        inner = Register(self.storage).inside().get(self._identity, {})
         return [header["name"] for at in sorted(inner) if number in (None, at) for header in inner[at]]
 
     def cost(self, number: int | None = None) -> float:
@@ -103,7 +103,7 @@ class Study:
         if number is not None and not 0 <= number < ledger.size:
             want = f"the number of a trial, less than {ledger.size}"
             raise BadArgument("cost", "number", got=number, want=want, do="drop it for the whole study")
-        return cost(self._storage, self._identity, ledger, number)
+        return cost(self.storage, self._identity, ledger, number)
 
     @property
     def created(self) -> float:
