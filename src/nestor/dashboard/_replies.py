@@ -163,9 +163,10 @@ def _reported(followed: FollowedStudy, place: int) -> dict[int, tuple[int, Any]]
     """Number to state and reports of the trials that reported; only those that changed are read again."""
     memory = _memory(followed)
     since, found = memory.get("reported", (0, {}))
+    told = followed.ledger.reports
     for number in followed.changes(after=since)[1]:
-        trial = followed.study.trials[number]
-        if trial.reports:
+        if number in told:
+            trial = followed.ledger.trial(number)
             found[number] = int(trial.state), trial.reports
     memory["reported"] = place, found
     return found

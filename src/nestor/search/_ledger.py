@@ -22,12 +22,14 @@ MOST_ATTEMPTS = 5  # a trial that so many workers died of has failed
 class Column:
     """The stored values of one parameter, and for every trial its domain (its place in a list, from 1; 0: none)."""
 
-    __slots__ = ("arrays", "kinds", "values")
+    __slots__ = ("arrays", "domain", "kinds", "place", "values")
 
     def __init__(self, rows: int):
         self.values = np.zeros(rows)
         self.kinds = np.zeros(rows, np.uint16)
         self.arrays: dict[int, np.ndarray] = {}
+        self.domain: Domain | None = None  # the latest, and its place
+        self.place = 0
 
 
 class Ledger:
@@ -300,7 +302,7 @@ class Ledger:
 
     def _set_params(self, number: int, params: dict[str, Any]) -> None:
         for name, (written, stored) in params.items():
-            domain = written if isinstance(written, Domain) else domain_from_json(written)
+            domain = domain_from_json(written) if isinstance(written, list) else written
             self.set_param(number, name, domain, stored)
 
     def set_param(self, number: int, name: str, domain: Domain, stored: Any) -> None:
@@ -320,16 +322,19 @@ class Ledger:
 
     def _column(self, name: str, domain: Domain) -> tuple[Column, int]:
         """The column of a name, and the place of a domain in the list of domains."""
+        column = self.columns.get(name)
+        if column is not None and column.domain is domain:
+            return column, column.place
         place = self._domain_places.get(domain)
         if place is None:
             self.domains.append(domain)
             place = self._domain_places[domain] = len(self.domains)
             if place > np.iinfo(np.uint16).max:
                 raise NestorError("A study holds at most 65535 different domains: suggest from fixed ranges.")
-        column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = Column(len(self.state))
-        self.latest[name] = domain
+        self.latest[name] = column.domain = domain
+        column.place = place
         return column, place
 
     def _set_attrs(self, number: int, entry: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
 import math
 from typing import Any
 
@@ -190,7 +191,8 @@ class Categorical:
     """One of several choices without an order.
 
     Args:
-        choices: the values: None, booleans, numbers and strings, which a file can hold too.
+        choices: the values: None, booleans, numbers and strings, which a file can hold too. Numbers of NumPy become
+            Python's.
 
     >>> from nestor import search
     >>> search.Categorical(("relu", "tanh")).from_unit(0.9)
@@ -200,7 +202,8 @@ class Categorical:
     choices: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(self.choices))
+        plain = (choice.item() if isinstance(choice, np.generic) else choice for choice in self.choices)
+        object.__setattr__(self, "choices", tuple(plain))
         if not self.choices:
             raise BadArgument(
                 "Categorical", "choices", got="empty", want="at least one", do="give the choices"
@@ -323,12 +326,28 @@ class Array:
 
 Domain = Float | Int | Categorical | Array
 _KINDS = {"float": Float, "int": Int, "array": Array}
+_MOST_KNOWN = 4096
+_CHOICES: dict[str, Categorical] = {}  # what was read lately, by its text
 
 
 def domain_from_json(written: list[Any]) -> Domain:
-    """The domain that `as_json` wrote."""
+    """The domain that `as_json` wrote; written alike, it is one object, for a log holds it again and again."""
     kind, *rest = written
-    return Categorical(tuple(rest)) if kind == "categorical" else _KINDS[kind](*rest)
+    if kind == "array":
+        return Array(*rest)
+    if kind != "categorical":
+        return _range(kind, *rest)
+    text = repr(rest)  # 1, 1.0 and True are equal, and three choices
+    if text not in _CHOICES:
+        if len(_CHOICES) == _MOST_KNOWN:
+            _CHOICES.clear()
+        _CHOICES[text] = Categorical(tuple(rest))
+    return _CHOICES[text]
+
+
+@functools.lru_cache(maxsize=_MOST_KNOWN)
+def _range(kind: str, *rest: Any) -> Float | Int:
+    return _KINDS[kind](*rest)
 
 
 def _last_step(low: float, high: float, step: float) -> float:

@@ -51,13 +51,19 @@ class Study:
     """
 
     def __init__(
-        self, storage: Storage, identity: str, header: dict[str, Any], sampler: Sampler, pruner: Pruner | None
+        self,
+        storage: Storage,
+        identity: str,
+        header: dict[str, Any],
+        sampler: Sampler,
+        pruner: Pruner | None,
+        channel: Direct | Shared | None = None,
     ):
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
         self.storage, self._stopped = storage, False
         self._storage, self._identity, self._header = storage, identity, header
-        self._channel: Direct | Shared = channel_to(storage, identity, header)
+        self._channel: Direct | Shared = channel or channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
 
     def __repr__(self) -> str:
