@@ -22,18 +22,15 @@ _LONG_TEXT = 200  # characters of a note in the table
 _MEMORIES: weakref.WeakKeyDictionary[FollowedStudy, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
-def studies(follower: Follower) -> dict[str, Any]:
-    """All studies, the latest first."""
+def studies(follower: Follower, nested: bool) -> dict[str, Any]:
+    """All studies, the latest first; those made inside trials of others are counted, and told if asked for."""
+    headers = follower.headers()
     found = [
-        {
-            "name": name,
-            "directions": header["directions"],
-            "created": header.get("created"),
-            "nested": "parent" in header,  # made inside a trial of another study
-        }
-        for name, header in follower.headers().items()
+        {"name": name, "directions": header["directions"], "created": header.get("created")}
+        for name, header in headers.items()
+        if nested or "parent" not in header
     ]
-    return {"studies": found[::-1]}
+    return {"studies": found[::-1], "nested": sum("parent" in header for header in headers.values())}
 
 
 def summary(followed: FollowedStudy) -> dict[str, Any]:
