@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from nestor.search._forked import renewed_when_forked
 from nestor.search._interrupts import shield
 from nestor.search._ledger import Ledger, pack
 from nestor.search._spaces import Array, Domain
@@ -66,16 +67,21 @@ class Shared:
     def __init__(self, storage: Storage, study: str, header: dict[str, Any]):
         self.storage, self.study = storage, study
         self.ledger = Ledger(header)
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.lease = float(getattr(storage, "lease", 60.0))
         clock = getattr(storage, "now", None)
         self._ahead = 0.0 if clock is None else clock() - time.time()
         self._place = 0
+        self.renew()
+        renewed_when_forked(self)
+        self.sync()
+
+    def renew(self) -> None:
+        """Be a worker of this process, with signs of life of its own; what is not said yet, the parent says."""
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
         self._lock = threading.Lock()
         self._pulse: threading.Thread | None = None
         self._closed = threading.Event()
-        self.sync()
 
     def commit(self, *entries: Entry) -> list[Any]:
         """Append entries in one transaction, and read on; what came of each."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nestor.errors import BadArgument, MissingExtra, NestorError
+from nestor.search._forked import renewed_when_forked
 
 SCHEMA = 1  # raise it with a line in _MIGRATIONS
 _MIGRATIONS: dict[
@@ -57,7 +58,8 @@ class SQLStorage:
             raise MissingExtra("sqlalchemy", "sql", "a study in a database") from error
         self.lease = float(lease)
         self._url = url
-        self._lock = threading.RLock()
+        self.renew()
+        renewed_when_forked(self)
         self._engine: Any = None
         self._process = 0
         self._tables()
@@ -65,6 +67,10 @@ class SQLStorage:
 
     def __repr__(self) -> str:
         return f"SQLStorage({shown(self._url)!r})"
+
+    def renew(self) -> None:
+        """A lock that nobody holds; the next use connects again where the process is another one."""
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> Any:
         """Another process connects anew."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from nestor.errors import BadArgument, NestorError
+from nestor.search._forked import renewed_when_forked
 from nestor.search._ledger import Ledger
 from nestor.search._sql import DATABASES, SQLStorage, shown
 
@@ -113,10 +114,15 @@ class FileStorage:
         if not lease > 0:
             raise BadArgument("FileStorage", "lease", got=lease, want="positive seconds", do="pass 60.0")
         self.path, self.sync, self.lease = Path(path).absolute(), sync, float(lease)
-        self._lock = threading.RLock()
+        self.renew()
+        renewed_when_forked(self)
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._open()
+
+    def renew(self) -> None:
+        """A lock that nobody holds; the next use opens the file again where the process is another one."""
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> Any:
         """Another process opens the file anew."""
