@@ -10,7 +10,7 @@ EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.
 	tests/search/test_sql.py tests/search/test_executors.py tests/search/test_cma.py
 EXTRAS := torch,tensorflow,optuna,sql,dask,cones
 # What tests of extras look at beside them: pages and samplers of Optuna.
-EXTRA_PEERS := cmaes matplotlib optuna-dashboard
+EXTRA_PEERS := cmaes matplotlib plotly optuna-dashboard
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras test-servers check docs bench

@@ -159,6 +159,18 @@ def test_a_newer_file_is_refused(tmp_path):
         search.load_study(storage=tmp_path / "s.db")
 
 
+def test_a_trial_of_which_five_workers_died_has_failed(tmp_path):
+    path = tmp_path / "s.db"
+    study = search.create_study(storage=path, study_name="s", sampler=search.RandomSampler(seed=0))
+    dead = {"by": "gone", "lease": 1.0}
+    study._channel.commit({"do": "ask", "n": 1, "at": 0.0, **dead})
+    for attempt in (2, 3, 4, 5):
+        assert study._channel.ledger.given_up(0, 10.0 * attempt) is None
+        study._channel.commit({"do": "claim", "number": 0, "attempt": attempt, "at": 10.0 * attempt, **dead})
+    assert study.ask().number == 1
+    assert (study.trials[0].state, study.trials[0].error) == (TrialState.FAILED, "5 workers died of it")
+
+
 FORKED = """
 import os, sys, time
 from nestor import search

@@ -384,10 +384,21 @@ class Ledger:
         seen, lease = self.leases.get(self.owners.get(number, ""), (-math.inf, 0.0))
         return now > seen + lease
 
+    def orphans(self, now: float) -> list[int]:
+        """The running trials whose worker is gone."""
+        return [number for number in self.owners if self.is_orphan(number, now)]
+
+    def given_up(self, number: int, now: float) -> dict[str, Any] | None:
+        """The entry that ends a trial of which too many workers died; None for one that may be run again."""
+        left = number in self.owners and self.is_orphan(number, now)
+        if self.deaths.get(number, 0) + left < MOST_ATTEMPTS:
+            return None
+        error = f"{MOST_ATTEMPTS} workers died of it"
+        return {"do": "tell", "number": number, "state": int(TrialState.FAILED), "error": error, "at": now}
+
     def claimable(self, now: float, call: str | None = None) -> int | None:
         """The first trial (of a call of `optimize`) that waits for a worker, or whose worker is gone."""
-        orphans = [number for number in self.owners if self.is_orphan(number, now)]
-        found = [*self.waiting, *orphans]
+        found = [*self.waiting, *self.orphans(now)]
         if call is not None:
             found = [number for number in found if self.is_of(number, call)]
         return min(found, default=None)

@@ -18,7 +18,7 @@ from nestor.search._channels import Direct, Shared, channel_to
 from nestor.search._executors import Executor
 from nestor.search._given import is_there
 from nestor.search._interrupts import obeyed
-from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger, entry_of
+from nestor.search._ledger import History, Ledger, entry_of
 from nestor.search._nested import cost, inner
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
@@ -337,9 +337,9 @@ class Study:
                 number = None if promote is None else promote(ledger)
             if number is None:
                 return None
-            if ledger.deaths.get(number, 0) >= MOST_ATTEMPTS:
-                error = f"{MOST_ATTEMPTS} workers died of it"
-                self._channel.commit(self._telling(number, None, TrialState.FAILED, None, None, error))
+            ending = ledger.given_up(number, now)
+            if ending is not None:
+                self._channel.commit(ending)
                 continue
             attempt = int(ledger.attempts[number]) + 1
             channel = self._channel
