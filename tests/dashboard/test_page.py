@@ -309,7 +309,8 @@ def test_words_that_mean_something_to_scripts(serving, page, tmp_path):
     page.go(at(served, "mine", "trials"))
     page.wait(NUMBERS, len)
     page.evaluate(
-        "import('./table.js').then((table) => { window.columns = table.columnsOf(nestor.study); window.table = table; })"
+        "import('./table.js').then((table) => {"
+        " window.columns = table.columnsOf(nestor.study); window.table = table; })"
     )
     kept = "nestor.study.known.filter(table.filterOf(%r, columns).holds).map(trial => trial.number)"
     for text, numbers in (
