@@ -84,10 +84,10 @@ class _Progress:
 
     def __call__(self, study: search.Study, trial: search.FrozenTrial) -> None:
         """A trial has ended."""
-        evaluations = trial.user_attrs.get("evaluations")
-        runs = 1 if evaluations is None else _search.RUNS * evaluations
+        runs = _search.runs_of(trial)
         self._runs += runs
-        words = f"best validation loss {study.best_value:.4f}" if study.trials else ""
+        complete = study.trials_with(search.TrialState.COMPLETE)
+        words = f"best validation loss {study.best_value:.4f}" if complete else "none has come through yet"
         self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(runs)
         if self._lines and self._runs // 40 > self._said // 40:
