@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -257,6 +258,7 @@ def shown(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
     name = user.partition(":")[0]
+    place = re.sub("(password=)[^&]*", r"\1***", place)  # drivers take it there, too
     return f"{scheme}{separator}{name + ':***' if ':' in user else user}{at}{place}"
 
 

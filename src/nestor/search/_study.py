@@ -278,7 +278,8 @@ class Study:
                 whatever state.
         """
         given = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()
+            name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+            for name, value in params.items()
         }
         if skip_if_exists and is_there(self._ledger, given):
             return
