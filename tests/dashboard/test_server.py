@@ -143,6 +143,15 @@ def test_many_trials_come_in_parts(serving, path):
     assert [row[0] for row in (*first["trials"], *second["trials"])] == list(range(2100))
 
 
+def test_trials_that_one_entry_began_come_together(serving, path):
+    """A place of the log is told whole: what comes after it cannot bring its other half."""
+    study = search.create_study(storage=path, study_name="many", sampler=search.RandomSampler(seed=0))
+    study.ask(2100)
+    served = serving(path)
+    told = served.ask("changes", study="many", after=0)
+    assert (len(told["trials"]), told["more"]) == (2100, False)
+
+
 def _frozen(k: int) -> search.FrozenTrial:
     return search.FrozenTrial(
         *(k, TrialState.COMPLETE, (float(k),), {"x": k / 3000}, {"x": search.Float(0, 1)}),

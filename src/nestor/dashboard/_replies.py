@@ -63,7 +63,10 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
         notes = {"attrs": plain(followed.study.user_attrs), "names": followed.study.metric_names}
         if not numbers:
             return {"place": place, **notes}
-        chosen = numbers[:MOST_TRIALS]
+        end = MOST_TRIALS
+        while end < len(numbers) and followed.place_of(numbers[end]) == followed.place_of(numbers[end - 1]):
+            end += 1  # one entry of the log changed both, and the next reply begins after it
+        chosen = numbers[:end]
         whole = len(chosen) == len(numbers)
         trials = [followed.study.trials[number] for number in chosen]
         names: dict[str, Any] = {}  # parameters of these trials
