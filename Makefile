@@ -10,7 +10,7 @@ EXTRA_TESTS := tests/minimize tests/torch tests/optuna tests/solvers/test_cones.
 	tests/search/test_sql.py tests/search/test_executors.py tests/search/test_cma.py
 EXTRAS := torch,tensorflow,optuna,sql,dask,cones
 # What tests of extras look at beside them: pages and samplers of Optuna.
-EXTRA_PEERS := cmaes matplotlib optuna-dashboard
+EXTRA_PEERS := cmaes matplotlib plotly optuna-dashboard
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-extras test-servers check docs bench
@@ -30,7 +30,7 @@ test-extras: .venv-extras/.installed ## what needs an extra (PyTorch, TensorFlow
 	.venv-extras/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS) $(wildcard $(EXTRA_TESTS))
 
 test-servers: .venv-extras/.installed ## studies in a PostgreSQL that is started for that, and installed if need be (Debian, root)
-	tests/servers/postgresql .venv-extras/bin/python -m pytest $(PYTEST_ARGS) tests/search/test_sql.py tests/search/test_kills.py
+	tests/servers/postgresql .venv-extras/bin/python -m pytest $(PYTEST_ARGS) tests/search/test_sql.py tests/search/test_kills.py tests/dashboard/test_database.py tests/optuna/test_database.py
 
 check: install ## format, lint, floors, types
 	$(BIN)/ruff format --check .

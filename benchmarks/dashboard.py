@@ -148,7 +148,9 @@ def peers_command():
 
 
 def report(count, rounds, ours, peer):
+    before = ours.cpu()
     painted, whole, idle = first_paint(ours)
+    first_cpu = ours.cpu() - before
     before = peer.cpu()
     asked = ("dashboard", "static/bundle.js", "api/meta", "api/studies", "api/studies/0?after=0")
     peers_first = sum(peer.get(path)[0] for path in asked)
@@ -165,7 +167,7 @@ def report(count, rounds, ours, peer):
         poll_bytes=[pairs[0][0][1], pairs[0][1][1]],
         first_paint_bytes=[painted, peers_first],
         all_trials_bytes=whole,
-        peers_first_load_cpu_s=round(peers_first_cpu, 3),
+        first_load_cpu_s=[round(first_cpu, 3), round(peers_first_cpu, 3)],
         trials=count,
         rounds=rounds,
     )

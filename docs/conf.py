@@ -22,7 +22,6 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
-suppress_warnings = ["ref.python"]  # `Sampler` of search and of optuna: a type in a signature may be either
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 default_role = "code"  # `x` in a docstring is code, as in Markdown

@@ -103,6 +103,11 @@ class Page:
         """Type into what has the focus."""
         self._ask("Input.insertText", text=text)
 
+    def key(self, name: str) -> None:
+        """Press a key, such as Enter, on what has the focus."""
+        for kind in ("keyDown", "keyUp"):
+            self._ask("Input.dispatchKeyEvent", type=kind, key=name)
+
     def dark(self, on: bool) -> None:
         """Prefer a dark scheme, or a light one."""
         value = "dark" if on else "light"

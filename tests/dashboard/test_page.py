@@ -1,6 +1,7 @@
 """The page in a real Chromium, while a study runs in another process: `make test-chromium`."""
 
 import csv
+import sqlite3
 import subprocess
 import sys
 import time
@@ -275,3 +276,112 @@ def test_studies_inside_trials(serving, page, tmp_path):
     page.click("#drawer a[href$='outer%2F7']")
     page.wait("document.querySelector('h1')?.textContent", lambda text: text == "outer/7")
     assert best(page) == 7.0
+
+
+def test_a_study_that_took_the_name_of_another(serving, page, tmp_path):
+    """Seen even where the page missed the moment when there was none."""
+    path = tmp_path / "study.db"
+    study = search.create_study(storage=path, study_name="mine", sampler=search.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    page.go(at(serving(path), "mine"))
+    assert best(page) == study.best_value
+    search.delete_study(study_name="mine", storage=path)
+    other = search.create_study(storage=path, study_name="mine", directions=["minimize", "maximize"])
+    for k in range(3):
+        other.tell(other.ask(), [float(k), float(k)])
+    label = "document.querySelector('canvas')?.getAttribute('aria-label')"
+    page.wait(label, lambda text: text == "Pareto front: 3 of 3 trials")
+
+
+def test_words_that_mean_something_to_scripts(serving, page, tmp_path):
+    """Choices named inf and nan; parameters and notes named as columns, as parts of objects, or with operators."""
+    study = search.create_study(storage=tmp_path / "study.db", study_name="mine")
+    for norm in ("inf", "nan", "2"):
+        study.enqueue_trial({"norm": norm, "duration": 7.0, "net:rate": 0.5})
+        trial = study.ask()
+        trial.suggest_categorical("norm", ["inf", "nan", "2"])
+        trial.suggest_float("duration", 0, 10)
+        trial.suggest_float("net:rate", 0, 1)
+        if trial.number:
+            trial.set_user_attr("constructor", "noted")
+        study.tell(trial, float(trial.number))
+    served = serving(tmp_path / "study.db")
+    page.go(at(served, "mine", "trials"))
+    page.wait(NUMBERS, len)
+    page.evaluate(
+        "import('./table.js').then((table) => {"
+        " window.columns = table.columnsOf(nestor.study); window.table = table; })"
+    )
+    kept = "nestor.study.known.filter(table.filterOf(%r, columns).holds).map(trial => trial.number)"
+    for text, numbers in (
+        ("norm=inf", [0]),
+        ("norm=nan", [1]),
+        ("duration>5", []),
+        ('"param duration=7"', [0, 1, 2]),
+        ("net:rate<1", [0, 1, 2]),
+        ("net:rate~9", []),
+        ("constructor=noted", [1, 2]),
+        ("12:99:99", []),
+    ):
+        assert page.evaluate(kept % text) == numbers, text
+    assert page.evaluate("table.filterOf('net=1', columns).wrong")
+    assert "function" not in page.evaluate("table.asCsv(nestor.study.known, columns)")
+    page.go(at(served, "mine", "slice"))
+    drawn = "[...document.querySelectorAll('main canvas')].map(canvas => Number(canvas.dataset.points))"
+    page.wait(drawn, lambda found: found == [3, 3, 3])
+    page.go(at(served, "mine", "constructor"))
+    page.wait("document.querySelector('#best-value')?.dataset.value", lambda text: text == "0")
+
+
+def test_a_study_of_which_all_is_pruned(serving, page, tmp_path):
+    study = search.create_study(storage=tmp_path / "study.db", study_name="mine")
+    for value in (90.0, 70.0):
+        trial = study.ask()
+        trial.report(value, step=1)
+        study.tell(trial, state=search.TrialState.PRUNED)
+    page.go(at(serving(tmp_path / "study.db"), "mine"))
+    page.wait("document.querySelector('canvas')?.dataset.points", lambda found: found == "2")
+    high = "import('./pictures.js').then(({history}) => history(nestor.study, 0).picture.spec().y.high)"
+    assert page.evaluate(high) == 90.0
+
+
+def test_a_row_keeps_the_focus_of_the_keyboard(serving, page, tmp_path):
+    path = tmp_path / "study.db"
+    study = search.create_study(storage=path, study_name="mine", sampler=search.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=100)
+    page.go(at(serving(path), "mine", "trials"))
+    page.wait(NUMBERS, len)
+    focused = "document.activeElement.dataset.number || document.activeElement.id"
+    page.evaluate("document.querySelector('.row[data-number=\"95\"]').focus()")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    page.wait(NUMBERS, lambda found: found[0] == 100)
+    assert page.evaluate(focused) == "95"
+    page.key("Enter")
+    page.wait("document.querySelector('#drawer h2')?.textContent", lambda text: text == "Trial 95")
+    assert page.evaluate(focused) == "close"
+    page.key("Escape")
+    page.wait("document.querySelector('#drawer')?.hidden")
+    assert page.evaluate(focused) == "95"
+    assert page.evaluate("document.querySelector('.table').getAttribute('aria-rowcount')") == "102"
+
+
+def test_a_storage_that_is_away_for_a_while(serving, tmp_path):
+    """What was read stays on the page."""
+    path = tmp_path / "study.db"
+    study = search.create_study(storage=path, study_name="mine")
+    study.tell(study.ask(), 0.5)
+    served = serving(path)
+    page = chromium.Page(tmp_path / "profile")
+    try:
+        page.go(at(served, "mine"))
+        assert best(page) == 0.5
+        with sqlite3.connect(path) as connection:
+            connection.execute("ALTER TABLE log RENAME TO elsewhere")
+        page.wait("document.querySelector('#live').textContent", lambda text: "storage" in text)
+        assert best(page) == 0.5
+        with sqlite3.connect(path) as connection:
+            connection.execute("ALTER TABLE elsewhere RENAME TO log")
+        page.wait("document.querySelector('#live').textContent", lambda text: text == "live")
+        assert all("500" in error for error in page.errors), page.errors
+    finally:
+        page.close()

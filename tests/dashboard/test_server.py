@@ -55,7 +55,7 @@ def study(path):
 def test_it_tells_what_the_study_holds(serving, path, study):
     served = serving(path)
     (listed,) = served.ask("studies")["studies"]
-    assert (listed["name"], listed["directions"], listed["nested"]) == (SPECIAL, ["minimize"], False)
+    assert (listed["name"], listed["directions"]) == (SPECIAL, ["minimize"])
     summary = served.ask("summary", study=SPECIAL)
     assert summary["best"] == {"number": study.best_trial.number, "values": [study.best_value]}
     assert summary["states"] == {"COMPLETE": 6, "PRUNED": 1, "FAILED": 1}
@@ -108,6 +108,31 @@ def test_only_what_changed_is_told(serving, path, study):
     assert told["place"] > place
 
 
+def test_half_a_character_is_told(serving, path):
+    """Python has such texts, of names of files that are no UTF-8; in UTF-8 there is no word for them."""
+    study = search.create_study(storage=path, study_name="mine")
+    study.set_user_attr("file", "\udc80.txt")
+
+    def broken(trial):
+        raise OSError("\udc80.txt is broken")
+
+    study.optimize(broken, n_trials=1, catch=OSError)
+    search.create_study(storage=path, study_name="\udc80")
+    served = serving(path)
+    assert [one["name"] for one in served.ask("studies")["studies"]] == ["\udc80", "mine"]
+    assert served.ask("changes", study="mine", after=0)["attrs"] == {"file": "\udc80.txt"}
+    assert served.ask("trial", study="mine", number=0)["error"] == "OSError: \udc80.txt is broken"
+
+
+def test_studies_inside_trials_are_counted_and_told_on_demand(serving, path):
+    outer = search.create_study(storage=path, study_name="outer")
+    search.create_study(parent=outer.ask())
+    served = serving(path)
+    told = served.ask("studies")
+    assert ([one["name"] for one in told["studies"]], told["nested"]) == (["outer"], 1)
+    assert [one["name"] for one in served.ask("studies", nested=1)["studies"]] == ["outer/0", "outer"]
+
+
 def test_many_trials_come_in_parts(serving, path):
     study = search.create_study(storage=path, study_name="many", sampler=search.RandomSampler(seed=0))
     study.add_trials([_frozen(k) for k in range(2100)])
@@ -116,6 +141,15 @@ def test_many_trials_come_in_parts(serving, path):
     second = served.ask("changes", study="many", after=first["place"])
     assert (first["more"], second["more"]) == (True, False)
     assert [row[0] for row in (*first["trials"], *second["trials"])] == list(range(2100))
+
+
+def test_trials_that_one_entry_began_come_together(serving, path):
+    """A place of the log is told whole: what comes after it cannot bring its other half."""
+    study = search.create_study(storage=path, study_name="many", sampler=search.RandomSampler(seed=0))
+    study.ask(2100)
+    served = serving(path)
+    told = served.ask("changes", study="many", after=0)
+    assert (len(told["trials"]), told["more"]) == (2100, False)
 
 
 def _frozen(k: int) -> search.FrozenTrial:

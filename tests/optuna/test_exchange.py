@@ -247,3 +247,33 @@ def test_their_database_gets_no_tables_of_ours(tmp_path):
     with pytest.raises(NestorError, match="import_study"):
         search.create_study(storage=f"sqlite:///{tmp_path}/theirs.db")
     assert len(nestor.optuna.import_study(tmp_path / "theirs.db").trials) == 1
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    """A line without an end looked like a journal that is being written."""
+    study = search.create_study(study_name="mine")
+    for text in ("hello", "a,b\n1,2\n"):
+        path = tmp_path / "notes.txt"
+        path.write_text(text)
+        with pytest.raises(BadArgument, match="journal"):
+            nestor.optuna.export_study(study, path)
+        assert path.read_text() == text
+    path.write_text("")
+    assert nestor.optuna.export_study(study, path).study_name == "mine"
+    assert nestor.optuna.import_study(path).name == "mine"
+
+
+def test_what_fails_leaves_no_part_of_a_study(tmp_path):
+    ours = search.create_study(study_name="mine")
+    ours.ask().set_user_attr("note", {1, 2})  # no JSON; in memory nobody minds
+    there = theirs("database", tmp_path / "theirs")
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            nestor.optuna.export_study(ours, there)
+    assert there.get_all_studies() == []
+    study = optuna.create_study(study_name="theirs")
+    study.ask().set_user_attr("note", {1, 2})
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            nestor.optuna.import_study(study, storage=tmp_path / "ours.db")
+    assert search.study_names(tmp_path / "ours.db") == []

@@ -1,9 +1,11 @@
 """Ours inside Optuna's studies and its own inside ours do what they do at home."""
 
+import importlib
 import math
 import pickle
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -152,6 +154,39 @@ def test_a_dead_workers_trial_is_run_again_by_their_study(tmp_path):
     )
     assert [(trial.params, trial.attempt) for trial in study.trials] == [({"x": 0.125}, 2)]
     storage.remove_session()
+
+
+def test_a_trial_of_which_five_workers_died_has_failed_there_too(tmp_path):
+    file = search.FileStorage(tmp_path / "study.db")
+    study = search.create_study(storage=file, study_name="deadly")
+    channel = search.Register(file).open(0)
+    dead = {"by": "gone", "lease": 1.0}
+    channel.commit({"do": "ask", "n": 1, "at": 0.0, **dead})
+    for attempt in (2, 3, 4, 5):
+        channel.commit({"do": "claim", "number": 0, "attempt": attempt, "at": 10.0 * attempt, **dead})
+    storage = nestor.optuna.Storage(file)
+    theirs = optuna.load_study(study_name="deadly", storage=storage)
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert [trial.state.name for trial in theirs.trials] == ["FAIL", "COMPLETE"]
+    assert study.trials[0].error == "5 workers died of it"
+    storage.remove_session()
+
+
+def test_our_sampler_does_not_take_one_study_for_another():
+    """Where a storage was forgotten, the next one may stand in its place in memory."""
+    key = importlib.import_module("nestor.optuna._ours")._key
+
+    class Held:
+        """A study, or its storage."""
+
+    study, trial = Held(), types.SimpleNamespace(_trial_id=0)
+    study._storage = Held()
+    before, place = key(study, trial), id(study._storage)
+    assert key(study, trial) == before
+    del study._storage
+    study._storage = Held()
+    assert id(study._storage) == place
+    assert key(study, trial) != before
 
 
 # --- theirs in ours -------------------------------------------------------------------------------

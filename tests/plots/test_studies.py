@@ -173,6 +173,17 @@ def test_a_study_without_trials_says_so(name):
     json.loads(figure.to_json())
 
 
+def test_a_study_of_which_all_is_pruned_shows_it():
+    study = search.create_study()
+    trial = study.ask()
+    trial.report(3.0, step=1)
+    study.tell(trial, state=TrialState.PRUNED)
+    figure = plots.optimization_history(study)
+    assert [(trace.name, trace.y) for trace in figure.data] == [("pruned", (3.0,))]
+    assert not figure.layout.annotations
+    assert plots.slices(study).layout.annotations[0].text == "nothing to show yet"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_study_is_refused(name):
     with pytest.raises(BadArgument, match="Study"):

@@ -99,3 +99,20 @@ def test_checkpoints_are_not_kept(path, study):
 def test_memory_is_refused():
     with pytest.raises(BadArgument, match="other processes"):
         search.Follower(search.MemoryStorage())
+
+
+def test_a_log_is_read_once(path, study, monkeypatch):
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    follower = search.Follower(path)
+    read, found = search.FileStorage.read, []
+
+    def reading(storage, name, after):
+        entries = read(storage, name, after)
+        found.extend(entry["do"] for _, entry in entries)
+        return entries
+
+    monkeypatch.setattr(search.FileStorage, "read", reading)
+    followed = follower.study("mine")
+    followed.changes(after=0)
+    assert followed.ledger.size == 3
+    assert found.count("tell") == 3

@@ -88,3 +88,22 @@ def test_a_name_keeps_its_kind():
     study.ask().suggest_float("x", 0, 1)
     with pytest.raises(nestor.BadArgument, match="one kind"):
         study.ask().suggest_int("x", 0, 1)
+
+
+def test_numbers_of_numpy_are_choices_and_the_study_goes_on(tmp_path):
+    """In a file they are Python's numbers; the same line of a later program means the same choices."""
+    for _ in range(2):
+        study = create_study(storage=tmp_path / "study.db", study_name="s", load_if_exists=True)
+        trial = study.ask()
+        assert type(trial.suggest_categorical("rate", list(np.logspace(-3, 0, 4)))) is float
+        assert type(trial.suggest_categorical("width", np.arange(8, 10))) is int
+        assert trial.suggest_categorical("deep", [np.bool_(True)]) is True
+
+
+def test_a_domain_that_is_read_again_is_the_same_object():
+    written = [["float", 0.0, 1.0, False, None], ["int", 0, 4, False, 2], ["categorical", "a", None, 2]]
+    for one in written:
+        assert domain_from_json(one) is domain_from_json(json.loads(json.dumps(one)))
+    alike = [Categorical((one,)) for one in (1, 1.0, True, 0.0, -0.0)]
+    assert len(set(alike)) == 5
+    assert [domain_from_json(one.as_json()) for one in alike] == alike

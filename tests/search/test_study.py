@@ -79,6 +79,15 @@ def test_an_enqueued_trial_runs_first(storage):
     assert study.trials[1].params["x"] != 0.125
 
 
+def test_numbers_of_numpy_are_enqueued(storage):
+    study = search.create_study(storage=storage, sampler=search.RandomSampler(seed=0))
+    study.enqueue_trial({"n": np.int64(3), "x": np.float32(0.5), "deep": np.bool_(True)})
+    trial = study.ask()
+    assert trial.suggest_int("n", 0, 9) == 3
+    assert trial.suggest_float("x", 0, 1) == 0.5
+    assert trial.suggest_categorical("deep", [False, True]) is True
+
+
 def test_an_enqueued_value_outside_is_refused(storage):
     study = make(storage)
     study.enqueue_trial({"x": 99.0})

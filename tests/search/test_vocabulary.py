@@ -9,6 +9,7 @@ import pytest
 
 from nestor import search
 from nestor.errors import BadArgument, NestorError
+from nestor.search._sql import shown
 
 
 def square(trial):
@@ -136,3 +137,11 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
         connection.execute("CREATE TABLE other (x)")
     with pytest.raises(NestorError, match="another program"):
         search.create_study(storage=tmp_path / "other.db")
+
+
+def test_a_url_is_shown_without_its_password():
+    """Wherever it stands in it."""
+    for url in ("postgresql://me:secret@host/db", "postgresql:///db?user=me&password=secret&port=1"):
+        assert "secret" not in shown(url)
+        assert "db" in shown(url)
+    assert shown("postgresql:///db?user=me&password=secret&port=1").endswith("?user=me&password=***&port=1")

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -155,3 +157,43 @@ def test_a_newer_file_is_refused(tmp_path):
     connection.close()
     with pytest.raises(nestor.NestorError, match="newer"):
         search.load_study(storage=tmp_path / "s.db")
+
+
+def test_a_trial_of_which_five_workers_died_has_failed(tmp_path):
+    path = tmp_path / "s.db"
+    study = search.create_study(storage=path, study_name="s", sampler=search.RandomSampler(seed=0))
+    dead = {"by": "gone", "lease": 1.0}
+    study._channel.commit({"do": "ask", "n": 1, "at": 0.0, **dead})
+    for attempt in (2, 3, 4, 5):
+        assert study._channel.ledger.given_up(0, 10.0 * attempt) is None
+        study._channel.commit({"do": "claim", "number": 0, "attempt": attempt, "at": 10.0 * attempt, **dead})
+    assert study.ask().number == 1
+    assert (study.trials[0].state, study.trials[0].error) == (TrialState.FAILED, "5 workers died of it")
+
+
+FORKED = """
+import os, sys, time
+from nestor import search
+
+study = search.create_study(storage=search.FileStorage(sys.argv[1], lease=0.5), sampler=search.RandomSampler(seed=0))
+study.tell(study.ask(), 0.0)  # so that there are signs of life
+child = os.fork()
+if not child:
+    trial = study.ask()
+    time.sleep(1.6)
+    study.tell(trial, float(trial.number))
+    os._exit(0)
+time.sleep(1.0)
+print(search.load_study(storage=sys.argv[1]).ask().number)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gives_signs_of_life_of_its_own(tmp_path):
+    """A study that was opened before is used by the child; a slow trial of the child's is nobody else's."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path / "s.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "2\n", done.stderr
+    trial = search.load_study(storage=tmp_path / "s.db").trials[1]
+    assert (trial.value, trial.attempt) == (1.0, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,15 +35,16 @@ def run(options: argparse.Namespace) -> int:
             "folds": _experiment.FOLDS,
             "patience": _experiment.PATIENCE,
         },
+        last_words=_report.times,
     )
 
 
-def _in_double_precision(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+def _in_double_precision(options: argparse.Namespace, record: dict[str, Any]) -> _stage.Ending:
     with jax.enable_x64(True):
-        _experiment_and_report(options, folder, record)
+        return _tuned(options, record)
 
 
-def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+def _tuned(options: argparse.Namespace, record: dict[str, Any]) -> _stage.Ending:
     say, lap = _stage.speaker(options.quiet), _stage.stopwatch()
     digits = _digits.load(options.seed, options.train_size)
     record["sizes"] = {name: len(split.labels) for name, split in digits._asdict().items()}
@@ -79,18 +79,7 @@ def _experiment_and_report(options: argparse.Namespace, folder: Path, record: di
     }
     gain = _experiment.gain(single.model, steps[choice].model, digits.test)
     _report.note_scores(record, judged, gain, seconds=lap())
-    say("")
-    print("\n".join(_report.table(record)))
-    say("")
-    say("\n".join(_report.story(record)))
-    if options.picture:
-        record["picture"] = str(_report.draw(record, folder))
-        record["seconds"]["picture"] = round(lap(), 3)
-    record["interrupted"] = False
-    path = _report.write_record(record, folder / _report.RECORD)
-    say("")
-    print(f"Wrote {path}" + (f" and {Path(record['picture']).name}" if options.picture else ""))
-    say(f"{_report.times(record)}")
+    return _stage.Ending(_report.table(record), _report.story(record), _report.draw)
 
 
 def _grid_words(single: _experiment.Single) -> str:

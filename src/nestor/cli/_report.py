@@ -193,4 +193,4 @@ def write_record(record: dict[str, Any], path: Path) -> Path:
         },
     )
     plain["steps_done"] = max(len(steps) - 1, 0)
-    return _stage.write(plain, path)
+    return _stage.write_record(plain, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,11 @@ def run(options: argparse.Namespace) -> int:
         options: `steps`, `seed`, `train_size`, `clean_size`, `wrong` (percent), `out` (a path or None), `picture`
             and `quiet`.
     """
-    names = ("clean_size", "wrong")
-    return _stage.staged(
-        _experiment_and_report,
-        options,
-        command="nestor demo reweight",
-        file=RECORD,
-        write=_stage.write,
-        settings={name: getattr(options, name) for name in names},
-    )
+    settings = {name: getattr(options, name) for name in ("clean_size", "wrong")}
+    return _stage.staged(_reweighted, options, command="nestor demo reweight", file=RECORD, settings=settings)
 
 
-def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+def _reweighted(options: argparse.Namespace, record: dict[str, Any]) -> _stage.Ending:
     say, lap = _stage.speaker(options.quiet), _stage.stopwatch()
     noisy = _reweight.load(options.seed, options.train_size, options.clean_size, options.wrong / 100)
     record["curves"] = {"step": [], "test_accuracy": {}, "weight_of_right": [], "weight_of_wrong": []}
@@ -62,18 +56,7 @@ def _experiment_and_report(options: argparse.Namespace, folder: Path, record: di
     record["seconds"]["reweighting"] = round(lap(), 3)
 
     record["test_accuracy"] = {name: line[-1] for name, line in record["curves"]["test_accuracy"].items()}
-    say("")
-    print("\n".join(_table(record)))
-    say("")
-    say("\n".join(_story(record, noisy)))
-    if options.picture:
-        record["picture"] = str(_draw(record, noisy, folder))
-        record["seconds"]["picture"] = round(lap(), 3)
-    record["interrupted"] = False
-    path = _stage.write(record, folder / RECORD)
-    say("")
-    print(f"Wrote {path}" + (f" and {PICTURE}" if options.picture else ""))
-    say(f"{sum(record['seconds'].values()):.0f} s, compiling included.")
+    return _stage.Ending(_table(record), _story(record, noisy), functools.partial(_draw, noisy))
 
 
 def _follow(
@@ -132,7 +115,7 @@ def _story(record: dict[str, Any], noisy: _reweight.Noisy) -> list[str]:
     ]
 
 
-def _draw(record: dict[str, Any], noisy: _reweight.Noisy, folder: Path) -> Path:
+def _draw(noisy: _reweight.Noisy, record: dict[str, Any], folder: Path) -> Path:
     from matplotlib.figure import Figure
 
     path, curves = folder / PICTURE, record["curves"]

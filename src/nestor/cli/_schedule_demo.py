@@ -29,12 +29,10 @@ def run(options: argparse.Namespace) -> int:
     Args:
         options: `steps`, `seed`, `train_size`, `out` (a path or None), `picture` and `quiet`.
     """
-    return _stage.staged(
-        _experiment_and_report, options, command="nestor demo schedule", file=RECORD, write=_stage.write
-    )
+    return _stage.staged(_learned, options, command="nestor demo schedule", file=RECORD)
 
 
-def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+def _learned(options: argparse.Namespace, record: dict[str, Any]) -> _stage.Ending:
     say, lap = _stage.speaker(options.quiet), _stage.stopwatch()
     digits = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.float32), _digits.load(options.seed, options.train_size)
@@ -73,18 +71,7 @@ def _experiment_and_report(options: argparse.Namespace, folder: Path, record: di
         for name, score in scores.items()
     }
     record["seconds"]["scores"] = round(lap(), 3)
-    say("")
-    print("\n".join(_table(scores, best)))
-    say("")
-    say("\n".join(_story(scores)))
-    if options.picture:
-        record["picture"] = str(_draw(record, folder))
-        record["seconds"]["picture"] = round(lap(), 3)
-    record["interrupted"] = False
-    path = _stage.write(record, folder / RECORD)
-    say("")
-    print(f"Wrote {path}" + (f" and {PICTURE}" if options.picture else ""))
-    say(f"{sum(record['seconds'].values()):.0f} s, compiling included.")
+    return _stage.Ending(_table(scores, best), _story(scores), _draw)
 
 
 def _plan(options: argparse.Namespace, record: dict[str, Any]) -> str:

@@ -137,8 +137,14 @@ def followed(runs: int, seed: int, digits: Digits, **options: Any) -> search.Stu
     spent = 0
     while spent < runs:
         study.optimize(posed, 1, catch=tuning.FAILURES, **options)
-        spent += RUNS * study.trials[-1].user_attrs["evaluations"]
+        spent += runs_of(study.trials[-1])
     return study
+
+
+def runs_of(trial: search.FrozenTrial) -> int:
+    """The training runs that a trial counts as; one that broke off at once, or had no gradients, is one."""
+    evaluations = trial.user_attrs.get("evaluations")
+    return 1 if evaluations is None else RUNS * evaluations
 
 
 def curve(study: search.Study, with_gradients: bool) -> Curve:

@@ -33,12 +33,10 @@ def run(options: argparse.Namespace) -> int:
         options: `steps` (training runs of each study), `seed`, `train_size`, `out` (a path or None), `picture` and
             `quiet`.
     """
-    return _stage.staged(
-        _experiment_and_report, options, command="nestor demo search", file=RECORD, write=_stage.write
-    )
+    return _stage.staged(_compared, options, command="nestor demo search", file=RECORD)
 
 
-def _experiment_and_report(options: argparse.Namespace, folder: Path, record: dict[str, Any]) -> None:
+def _compared(options: argparse.Namespace, record: dict[str, Any]) -> _stage.Ending:
     say, lap = _stage.speaker(options.quiet), _stage.stopwatch()
     digits = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.float32), _digits.load(options.seed, options.train_size)
@@ -55,18 +53,7 @@ def _experiment_and_report(options: argparse.Namespace, folder: Path, record: di
             studies[name] = work(options.steps, options.seed, digits, callbacks=[told])
         record["studies"][name] = _noted(studies[name], name == OURS, digits)
         record["seconds"][name] = round(lap(), 3)
-    say("")
-    print("\n".join(_table(record["studies"])))
-    say("")
-    say("\n".join(_story(record["studies"], options.steps)))
-    if options.picture:
-        record["picture"] = str(_draw(record, options.steps, folder))
-        record["seconds"]["picture"] = round(lap(), 3)
-    record["interrupted"] = False
-    path = _stage.write(record, folder / RECORD)
-    say("")
-    print(f"Wrote {path}" + (f" and {PICTURE}" if options.picture else ""))
-    say(f"{sum(record['seconds'].values()):.0f} s, compiling included.")
+    return _stage.Ending(_table(record["studies"]), _story(record["studies"], options.steps), _draw)
 
 
 class _Progress:
@@ -97,10 +84,10 @@ class _Progress:
 
     def __call__(self, study: search.Study, trial: search.FrozenTrial) -> None:
         """A trial has ended."""
-        evaluations = trial.user_attrs.get("evaluations")
-        runs = 1 if evaluations is None else _search.RUNS * evaluations
+        runs = _search.runs_of(trial)
         self._runs += runs
-        words = f"best validation loss {study.best_value:.4f}" if study.trials else ""
+        complete = study.trials_with(search.TrialState.COMPLETE)
+        words = f"best validation loss {study.best_value:.4f}" if complete else "none has come through yet"
         self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(runs)
         if self._lines and self._runs // 40 > self._said // 40:
@@ -167,13 +154,13 @@ def _story(studies: dict[str, Any], runs: int) -> list[str]:
     return [*lines, "Settings were fitted to the validation images; the test images were looked at only now."]
 
 
-def _draw(record: dict[str, Any], runs: int, folder: Path) -> Path:
+def _draw(record: dict[str, Any], folder: Path) -> Path:
     from matplotlib.figure import Figure
 
     path = folder / PICTURE
     page: Any = Figure(figsize=(8, 4.8), dpi=120)
     page.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
-    at = np.arange(1, runs + 1)
+    at = np.arange(1, record["settings"]["steps"] + 1)
     lines = {}
     for name, study in record["studies"].items():
         place = np.searchsorted(study["runs"], at, side="right") - 1

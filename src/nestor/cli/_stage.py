@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -23,25 +23,47 @@ from nestor.errors import BadArgument, MissingExtra
 INTERRUPTED = 130  # the shell's word for: ended by Ctrl-C
 
 
+class Ending(NamedTuple):
+    """What a demo came to.
+
+    Attributes:
+        table: its lines, which are printed even if quiet.
+        story: what the table means, line by line.
+        draw: (record, folder) -> the path of the picture.
+    """
+
+    table: list[str]
+    story: list[str]
+    draw: Callable[[dict[str, Any], Path], Path]
+
+
+def seconds_in_all(record: dict[str, Any]) -> str:
+    """The last line of most demos."""
+    return f"{sum(record['seconds'].values()):.0f} s, compiling included."
+
+
 def staged(
-    experiment: Callable[[argparse.Namespace, Path, dict[str, Any]], None],
+    experiment: Callable[[argparse.Namespace, dict[str, Any]], Ending],
     options: argparse.Namespace,
     *,
     command: str,
     file: str,
-    write: Callable[[dict[str, Any], Path], Path],
+    write: Callable[[dict[str, Any], Path], Path] | None = None,
     settings: Mapping[str, Any] | None = None,
+    last_words: Callable[[dict[str, Any]], str] = seconds_in_all,
 ) -> int:
     """A whole demo; the exit status.
 
     Args:
-        experiment: (options, folder, record) -> nothing; it fills the record, and writes it at its end.
+        experiment: (options, record) -> its `Ending`; it fills the record as it goes.
         options: `steps`, `seed`, `train_size`, `out` (a path or None), `picture` and `quiet`.
         command: as it is typed.
         file: the name of the record.
-        write: (record, path) -> the path; Ctrl-C writes what there is.
+        write: (record, path) -> the path; None is `write_record`. Ctrl-C writes what there is.
         settings: what is noted beside the options.
+        last_words: record -> the last line.
     """
+    written = write or write_record
     _require("sklearn", "scikit-learn", "the data of the demo")
     if options.picture:
         _require("matplotlib", "matplotlib", "the picture of the demo (or pass --no-picture)")
@@ -56,13 +78,36 @@ def staged(
         "seconds": {},
     }
     try:
-        experiment(options, folder, record)
+        _finish(experiment(options, record), options, record, folder / file, written)
+        speaker(options.quiet)(last_words(record))
     except KeyboardInterrupt:
         record["interrupted"] = True
-        path = write(record, folder / file)
+        path = written(record, folder / file)
         print(f"{command}: interrupted; what there was is in {path}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _finish(
+    ending: Ending,
+    options: argparse.Namespace,
+    record: dict[str, Any],
+    path: Path,
+    write: Callable[[dict[str, Any], Path], Path],
+) -> None:
+    """Tell what came out, draw it, and write the record."""
+    say, lap = speaker(options.quiet), stopwatch()
+    say("")
+    print("\n".join(ending.table))
+    say("")
+    say("\n".join(ending.story))
+    if options.picture:
+        record["picture"] = str(ending.draw(record, path.parent))
+        record["seconds"]["picture"] = round(lap(), 3)
+    record["interrupted"] = False
+    write(record, path)
+    say("")
+    print(f"Wrote {path}" + (f" and {Path(record['picture']).name}" if options.picture else ""))
 
 
 def followed(
@@ -133,7 +178,7 @@ def stopwatch() -> Callable[[], float]:
     return lap
 
 
-def write(record: dict[str, Any], path: Path) -> Path:
+def write_record(record: dict[str, Any], path: Path) -> Path:
     """Write a record as JSON, whole or not at all."""
     plain = {**record, "device": jax.devices()[0].platform, "cpu_seconds": round(time.process_time(), 3)}
     draft = path.with_suffix(".partial")

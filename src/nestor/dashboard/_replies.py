@@ -22,18 +22,15 @@ _LONG_TEXT = 200  # characters of a note in the table
 _MEMORIES: weakref.WeakKeyDictionary[FollowedStudy, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
-def studies(follower: Follower) -> dict[str, Any]:
-    """All studies, the latest first."""
+def studies(follower: Follower, nested: bool) -> dict[str, Any]:
+    """All studies, the latest first; those made inside trials of others are counted, and told if asked for."""
+    headers = follower.headers()
     found = [
-        {
-            "name": name,
-            "directions": header["directions"],
-            "created": header.get("created"),
-            "nested": "parent" in header,  # made inside a trial of another study
-        }
-        for name, header in follower.headers().items()
+        {"name": name, "directions": header["directions"], "created": header.get("created")}
+        for name, header in headers.items()
+        if nested or "parent" not in header
     ]
-    return {"studies": found[::-1]}
+    return {"studies": found[::-1], "nested": sum("parent" in header for header in headers.values())}
 
 
 def summary(followed: FollowedStudy) -> dict[str, Any]:
@@ -66,7 +63,10 @@ def changes(followed: FollowedStudy, after: int) -> dict[str, Any]:
         notes = {"attrs": plain(followed.study.user_attrs), "names": followed.study.metric_names}
         if not numbers:
             return {"place": place, **notes}
-        chosen = numbers[:MOST_TRIALS]
+        end = MOST_TRIALS
+        while end < len(numbers) and followed.place_of(numbers[end]) == followed.place_of(numbers[end - 1]):
+            end += 1  # one entry of the log changed both, and the next reply begins after it
+        chosen = numbers[:end]
         whole = len(chosen) == len(numbers)
         trials = [followed.study.trials[number] for number in chosen]
         names: dict[str, Any] = {}  # parameters of these trials
@@ -163,9 +163,10 @@ def _reported(followed: FollowedStudy, place: int) -> dict[int, tuple[int, Any]]
     """Number to state and reports of the trials that reported; only those that changed are read again."""
     memory = _memory(followed)
     since, found = memory.get("reported", (0, {}))
+    told = followed.ledger.reports
     for number in followed.changes(after=since)[1]:
-        trial = followed.study.trials[number]
-        if trial.reports:
+        if number in told:
+            trial = followed.ledger.trial(number)
             found[number] = int(trial.state), trial.reports
     memory["reported"] = place, found
     return found

@@ -108,7 +108,8 @@ def application(storage: Any, *, host: str = "127.0.0.1") -> Any:
     title = _shown(storage)
 
     def studies(request: Any) -> Any:
-        return _reply(lambda: {"storage": title, **_replies.studies(follower)})
+        nested = request.query_params.get("nested") == "1"
+        return _reply(lambda: {"storage": title, **_replies.studies(follower, nested)})
 
     def about(answer: Callable[[FollowedStudy, Any], Any]) -> Callable[[Any], Any]:
         """An address that tells something about the study which the request names."""
@@ -183,7 +184,9 @@ def _reply(answer: Callable[[], Any]) -> Any:
         logging.getLogger("nestor.dashboard").exception("No answer")
         told, status = {"error": f"{type(error).__name__}: {error}"}, 500
     text = json.dumps(told, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return _response(text, "application/json", status_code=status, headers={"cache-control": "no-store"})
+    # Half a character, as in the name of a file that is no UTF-8, becomes its escape, which JSON has too.
+    content = text.encode("utf-8", "backslashreplace")
+    return _response(content, "application/json", status_code=status, headers={"cache-control": "no-store"})
 
 
 def _response(content: str | bytes, kind: str, **more: Any) -> Any:

@@ -40,6 +40,8 @@ def import_study(
             number or string; a range of integers reaches beyond 2**53.
         MissingExtra: Optuna is not installed.
 
+    Where it fails, no part of the study is left behind.
+
     >>> import optuna, nestor.optuna
     >>> theirs = optuna.create_study(study_name="mine")
     >>> theirs.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=5)
@@ -49,10 +51,16 @@ def import_study(
     """
     optuna = need("nestor.optuna.import_study")
     if isinstance(source, optuna.study.Study):
-        theirs, study_id = source._storage, source._study_id
-    else:
-        theirs = _storage_of(source, "import_study", optuna)
-        study_id = _found(theirs, study_name, "import_study")
+        return _imported(source._storage, source._study_id, storage, new_name)
+    theirs = _storage_of(source, "import_study", optuna)
+    try:
+        return _imported(theirs, _found(theirs, study_name, "import_study"), storage, new_name)
+    finally:
+        if theirs is not source:
+            _close(theirs)
+
+
+def _imported(theirs: Any, study_id: int, storage: Any, new_name: str | None) -> search.Study:
     name = theirs.get_study_name_from_id(study_id) if new_name is None else new_name
     directions = [direction_of(one) for one in theirs.get_study_directions(study_id)]
     entries = [entry_of(trial) for trial in theirs.get_all_trials(study_id, deepcopy=False)]
@@ -66,9 +74,14 @@ def import_study(
     study = search.create_study(storage=register.storage, study_name=name, directions=directions)
     place = next(place for place, found in register.studies().items() if found["name"] == name)
     channel = register.open(place)
-    for first in range(0, len(entries), _MOST_ENTRIES):
-        channel.commit(*entries[first : first + _MOST_ENTRIES])
-    channel.close()
+    try:
+        for first in range(0, len(entries), _MOST_ENTRIES):
+            channel.commit(*entries[first : first + _MOST_ENTRIES])
+    except BaseException:
+        search.delete_study(study_name=name, storage=register.storage)
+        raise
+    finally:
+        channel.close()
     return study
 
 
@@ -76,7 +89,7 @@ def export_study(study: search.Study, target: Any, *, study_name: str | None = N
     """A study of Nestor as a study of Optuna, in a database or a journal of its own.
 
     What came from Optuna is equal to what it was, trial by trial. What its record has no field for is kept as
-    `Storage` shows it: as notes in ``system_attrs``.
+    `Storage` shows it: as notes in ``system_attrs``; the values of an array of more than 256 entries are not.
 
     Args:
         study: the study.
@@ -88,8 +101,11 @@ def export_study(study: search.Study, target: Any, *, study_name: str | None = N
         The ``optuna.Study``.
 
     Raises:
+        BadArgument: the target is a file of something else.
         MissingExtra: Optuna is not installed.
         optuna.exceptions.DuplicatedStudyError: the name is taken.
+
+    Where it fails, no part of the study is left in the target.
 
     >>> import nestor.optuna
     >>> from nestor import search
@@ -108,13 +124,18 @@ def export_study(study: search.Study, target: Any, *, study_name: str | None = N
     theirs = optuna.storages.get_storage(_storage_of(target, "export_study", optuna))
     name = study.name if study_name is None else study_name
     study_id = theirs.create_new_study(seen.get_study_directions(place), name)
-    for key, value in seen.get_study_user_attrs(place).items():
-        theirs.set_study_user_attr(study_id, key, value)
-    for key, value in seen.get_study_system_attrs(place).items():
-        theirs.set_study_system_attr(study_id, key, value)
-    for trial in seen.get_all_trials(place, deepcopy=False):
-        theirs.create_new_trial(study_id, template_trial=trial)
-    seen.remove_session()
+    try:
+        for key, value in seen.get_study_user_attrs(place).items():
+            theirs.set_study_user_attr(study_id, key, value)
+        for key, value in seen.get_study_system_attrs(place).items():
+            theirs.set_study_system_attr(study_id, key, value)
+        for trial in seen.get_all_trials(place, deepcopy=False):
+            theirs.create_new_trial(study_id, template_trial=trial)
+    except BaseException:
+        theirs.delete_study(study_id)
+        raise
+    finally:
+        seen.remove_session()
     return optuna.load_study(study_name=name, storage=theirs)
 
 
@@ -134,7 +155,8 @@ def _storage_of(where: Any, function: str, optuna: Any) -> Any:
         path = Path(where)
         if _is_sqlite(path) and _is_theirs(path):
             return optuna.storages.RDBStorage(f"sqlite:///{path}")
-        if not _is_sqlite(path) and (function == "export_study" or _is_journal(path)):
+        absent = function == "export_study" and not (path.exists() and path.stat().st_size)
+        if not _is_sqlite(path) and (absent or _is_journal(path)):
             journal = optuna.storages.journal
             return optuna.storages.JournalStorage(journal.JournalFileBackend(str(path)))
     raise BadArgument(
@@ -143,6 +165,14 @@ def _storage_of(where: Any, function: str, optuna: Any) -> Any:
         want="a storage of Optuna's, its URL, or the path of its database or journal",
         do="pass 'sqlite:///theirs.db'",
     )
+
+
+def _close(theirs: Any) -> None:
+    """Close the connections of a storage of Optuna's that was opened here."""
+    theirs.remove_session()
+    engine = getattr(theirs, "engine", None)
+    if engine is not None:
+        engine.dispose()
 
 
 def _is_sqlite(path: Path) -> bool:

@@ -35,7 +35,7 @@ class Mirrors:
 def _follow(ledger: Ledger, trials: list[Any]) -> None:
     """Take into account what has happened to trials since the last time."""
     trials = sorted(trials, key=lambda frozen: frozen.number)
-    for number in [*ledger.owners, *ledger.waiting]:
+    for number in [*ledger.owners, *ledger.waiting, *ledger.paused]:
         _catch_up(ledger, number, trials[number])
     for frozen in trials[ledger.size :]:
         ledger.apply(entry_of(frozen, _WORKER))

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import importlib
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,5 +125,5 @@ class NestorPruner(_BasePruner):
             return self.pruner(curves, trial.last_step) != TrialState.RUNNING
 
 
-def _key(study: Any, trial: Any) -> tuple[int, int]:
-    return id(study._storage), trial._trial_id
+def _key(study: Any, trial: Any) -> tuple[Any, int]:
+    return weakref.ref(study._storage), trial._trial_id  # a later storage may have the same id()

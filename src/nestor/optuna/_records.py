@@ -15,7 +15,7 @@ from nestor.errors import BadArgument
 from nestor.optuna._need import need
 from nestor.search import Array, Categorical, Direction, Float, FrozenTrial, Int, Ledger, TrialState
 
-_LARGEST_ARRAY = 256  # entries of an array that Optuna sees, each as a parameter of its own
+LARGEST_ARRAY = 256  # entries of an array that Optuna sees, each as a parameter of its own
 _CONSTRAINTS, _FIXED, _OURS = "constraints", "fixed_params", "nestor:"  # keys of Optuna's system attributes
 
 _OPTUNA_NAMES = {
@@ -110,7 +110,7 @@ def _spread(
     name: str, domain: Array, value: np.ndarray, params: dict[str, Any], distributions: dict[str, Any]
 ) -> None:
     """Show the entries of an array as parameters of their own."""
-    if domain.size <= _LARGEST_ARRAY:
+    if domain.size <= LARGEST_ARRAY:
         one = distribution_of(Float(domain.low, domain.high, domain.log))
         for place in np.ndindex(domain.shape):
             entry = f"{name}[{','.join(map(str, place))}]"

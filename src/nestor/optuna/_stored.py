@@ -33,7 +33,6 @@ _Base: Any = optuna.storages.BaseStorage
 _States: Any = optuna.trial.TrialState
 
 _TRIALS = 2**32  # a trial's id is this times the place of its study, plus its number
-_MOST_DEATHS = 5  # workers that a trial may outlive, and be run again
 
 
 class NestorStorage(_Base):
@@ -378,10 +377,13 @@ class _Single:
 
 
 def _claimable(channel: Any) -> set[int]:
-    """The trials that wait for a worker, and those whose worker is dead."""
+    """The trials that wait for a worker, and those whose worker is dead; one of which too many died fails."""
     ledger, now = channel.ledger, channel.now()
-    orphans = {n for n in ledger.owners if ledger.is_orphan(n, now)}
-    return {n for n in orphans if ledger.deaths.get(n, 0) < _MOST_DEATHS} | set(ledger.waiting)
+    found = {*ledger.waiting, *ledger.orphans(now)}
+    endings = [ending for number in found if (ending := ledger.given_up(number, now)) is not None]
+    if endings:
+        channel.commit(*endings)
+    return found - {ending["number"] for ending in endings}
 
 
 def _named(state: TrialState) -> Any:

@@ -10,10 +10,8 @@ import numpy as np
 
 from nestor.errors import BadArgument
 from nestor.optuna._need import inside, need
-from nestor.optuna._records import distribution_of, stored_of
+from nestor.optuna._records import LARGEST_ARRAY, distribution_of, stored_of
 from nestor.search import Array, Asked, Curves, Float, Ledger, TrialState
-
-_LARGEST_ARRAY = 256  # as many entries of an array as Optuna is shown
 
 
 class OptunaSampler:
@@ -73,8 +71,8 @@ class OptunaSampler:
         suggesting = asked.memo["optuna"]
         if not isinstance(domain, Array):
             return suggesting.place(name, domain)
-        if domain.size > _LARGEST_ARRAY:
-            want, do = f"of at most {_LARGEST_ARRAY} entries", "use a sampler of nestor.search"
+        if domain.size > LARGEST_ARRAY:
+            want, do = f"of at most {LARGEST_ARRAY} entries", "use a sampler of nestor.search"
             raise BadArgument("suggest_array", "shape", got=domain.shape, want=want, do=do)
         one = Float(domain.low, domain.high, domain.log)
         places = np.empty(domain.shape)

@@ -78,7 +78,7 @@ def optimization_history(study: Study, *, objective: int = 0, log: bool = False)
         y = [*best.tolist(), float(best[-1])]
         line = {"color": _RED, "width": 2, "shape": "hv"}
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name="best so far", line=line))
-    return _dressed(figure, bool(complete), x="trial", y=name, log=log)
+    return _dressed(figure, bool(figure.data), x="trial", y=name, log=log)
 
 
 def slices(study: Study, *, params: Sequence[str] | None = None, objective: int = 0) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Shared
+from nestor.search._ledger import Ledger
 from nestor.search._register import Register
 from nestor.search._samplers import RandomSampler
 from nestor.search._storages import Entry, MemoryStorage, Storage, storage_at
@@ -85,6 +86,7 @@ class FollowedStudy:
 
     Attributes:
         study: the `Study`; whatever writes raises.
+        ledger: its columns, as they were when `changes` was last called.
         identity: what tells it from a later study of the same name.
         lock: hold it while you read from ``study`` when several threads look on.
 
@@ -103,6 +105,11 @@ class FollowedStudy:
         self._channel = _Watching(storage, header["id"], dict(header))
         self.lock = self._channel.lock
         self.study = Study(storage, header["id"], dict(header), RandomSampler(seed=0), None, self._channel)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The columns of the study."""
+        return self._channel.ledger
 
     def changes(self, after: int) -> tuple[int, list[int]]:
         """Read on: the place where the log ends now, and the numbers of the trials that changed after a place.
@@ -142,7 +149,8 @@ class _Watching(Shared):
     def _follow(self, last: int) -> list[Any]:
         ledger = self.ledger
         for place, entry in self.storage.read(self.study, self._place):
-            orphans = [n for n, worker in ledger.owners.items() if worker == entry.get("worker")]
+            left = ledger.owners.items() if entry["do"] == "orphan" else ()
+            orphans = [number for number, worker in left if worker == entry["worker"]]
             outcome = ledger.apply(entry) if entry["do"] != "checkpoint" else None
             self._place = self.last = place
             if ledger.size > len(self.touched):

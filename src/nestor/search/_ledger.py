@@ -23,12 +23,14 @@ MOST_ATTEMPTS = 5  # a trial that so many workers died of has failed
 class Column:
     """The stored values of one parameter, and for every trial its domain (its place in a list, from 1; 0: none)."""
 
-    __slots__ = ("arrays", "kinds", "values")
+    __slots__ = ("arrays", "domain", "kinds", "place", "values")
 
     def __init__(self, rows: int):
         self.values = np.zeros(rows)
         self.kinds = np.zeros(rows, np.uint32)
         self.arrays: dict[int, np.ndarray] = {}
+        self.domain: Domain | None = None  # the latest, and its place
+        self.place = 0
 
 
 class Ledger:
@@ -309,7 +311,7 @@ class Ledger:
 
     def _set_params(self, number: int, params: dict[str, Any]) -> None:
         for name, (written, stored) in params.items():
-            domain = written if isinstance(written, Domain) else domain_from_json(written)
+            domain = domain_from_json(written) if isinstance(written, list) else written
             self.set_param(number, name, domain, stored)
 
     def set_param(self, number: int, name: str, domain: Domain, stored: Any) -> None:
@@ -329,6 +331,9 @@ class Ledger:
 
     def _column(self, name: str, domain: Domain) -> tuple[Column, int]:
         """The column of a name, and the place of a domain in the list of domains."""
+        column = self.columns.get(name)
+        if column is not None and column.domain is domain:
+            return column, column.place
         place = self._domain_places.get(domain)
         if place is None:
             self.domains.append(domain)
@@ -336,7 +341,8 @@ class Ledger:
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = Column(len(self.state))
-        self.latest[name] = domain
+        self.latest[name] = column.domain = domain
+        column.place = place
         return column, place
 
     def _set_attrs(self, number: int, entry: dict[str, Any]) -> None:
@@ -394,10 +400,21 @@ class Ledger:
         seen, lease = self.leases.get(self.owners.get(number, ""), (-math.inf, 0.0))
         return now > seen + lease
 
+    def orphans(self, now: float) -> list[int]:
+        """The running trials whose worker is gone."""
+        return [number for number in self.owners if self.is_orphan(number, now)]
+
+    def given_up(self, number: int, now: float) -> dict[str, Any] | None:
+        """The entry that ends a trial of which too many workers died; None for one that may be run again."""
+        left = number in self.owners and self.is_orphan(number, now)
+        if self.deaths.get(number, 0) + left < MOST_ATTEMPTS:
+            return None
+        error = f"{MOST_ATTEMPTS} workers died of it"
+        return {"do": "tell", "number": number, "state": int(TrialState.FAILED), "error": error, "at": now}
+
     def claimable(self, now: float, call: str | None = None) -> int | None:
         """The first trial (of a call of `optimize`) that waits for a worker, or whose worker is gone."""
-        orphans = [number for number in self.owners if self.is_orphan(number, now)]
-        found = [*self.waiting, *orphans]
+        found = [*self.waiting, *self.orphans(now)]
         if call is not None:
             found = [number for number in found if self.is_of(number, call)]
         return min(found, default=None)

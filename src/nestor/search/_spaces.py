@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -327,12 +328,28 @@ class Array:
 
 Domain = Float | Int | Categorical | Array
 _KINDS = {"float": Float, "int": Int, "array": Array}
+_MOST_KNOWN = 4096
+_CHOICES: dict[str, Categorical] = {}  # what was read lately, by its text
 
 
 def domain_from_json(written: list[Any]) -> Domain:
-    """The domain that `as_json` wrote."""
+    """The domain that `as_json` wrote; written alike, it is one object, for a log holds it again and again."""
     kind, *rest = written
-    return Categorical(tuple(rest)) if kind == "categorical" else _KINDS[kind](*rest)
+    if kind == "array":
+        return Array(*rest)
+    if kind != "categorical":
+        return _range(kind, *rest)
+    text = repr(rest)  # 1, 1.0 and True are equal, and three choices
+    if text not in _CHOICES:
+        if len(_CHOICES) == _MOST_KNOWN:
+            _CHOICES.clear()
+        _CHOICES[text] = Categorical(tuple(rest))
+    return _CHOICES[text]
+
+
+@functools.lru_cache(maxsize=_MOST_KNOWN)
+def _range(kind: str, *rest: Any) -> Float | Int:
+    return _KINDS[kind](*rest)
 
 
 def _as_read_again(choice: Any) -> Any:

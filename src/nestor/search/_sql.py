@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -254,6 +255,7 @@ def shown(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
     name = user.partition(":")[0]
+    place = re.sub("(password=)[^&]*", r"\1***", place)  # drivers take it there, too
     return f"{scheme}{separator}{name + ':***' if ':' in user else user}{at}{place}"
 
 

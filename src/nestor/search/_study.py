@@ -18,7 +18,7 @@ from nestor.search._endings import ending
 from nestor.search._executors import Executor
 from nestor.search._given import checked_record, is_there
 from nestor.search._interrupts import obeyed, shield
-from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger, entry_of
+from nestor.search._ledger import History, Ledger, entry_of
 from nestor.search._nested import cost
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
@@ -375,9 +375,8 @@ class Study:
                 number = None if promote is None else promote(ledger)
             if number is None:
                 return None
-            if ledger.deaths.get(number, 0) >= MOST_ATTEMPTS:
-                error = f"{MOST_ATTEMPTS} workers died of it"
-                failed = ending(ledger, number, at=now, state=TrialState.FAILED, error=error)
+            failed = ledger.given_up(number, now)
+            if failed is not None:
                 self._channel.commit(failed)
                 continue
             attempt = int(ledger.attempts[number]) + 1

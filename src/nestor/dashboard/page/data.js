@@ -17,13 +17,14 @@ export const numberOf = (value) => (typeof value === "string" && value in WORDS 
 export class Study {
   constructor(name) {
     this.name = name;
+    this.version = 0; // grows with every change that is to be shown, and is never what it was
     this.forget();
   }
 
   forget() {
     this.id = null;
     this.place = 0;
-    this.version = 0; // grows with every change that is to be shown
+    this.version++;
     this.directions = [];
     this.attrs = {};
     this.names = null; // of the objectives
@@ -56,15 +57,14 @@ export class Study {
 
   take(told) {
     for (const [name, domain] of told.params) this.domains.set(name, domain);
-    const names = told.params.map(([name]) => name);
     for (const [number, state, values, params, started, ended, missed, attrs, reported] of told.trials) {
       const found = Object.create(null); // a parameter may have any name
-      params.forEach((value, k) => value !== null && spread(found, names[k], value));
+      params.forEach((value, k) => value !== null && spread(found, ...told.params[k], value));
       for (const name in attrs || {}) this.notes.add(name);
       const numbers = values ? values.map(numberOf) : null;
       this.trials[number] = {
         number, state, values: numbers, params: found, started, ended,
-        missed: numberOf(missed || 0), attrs: attrs || {}, reported: Boolean(reported),
+        missed: numberOf(missed || 0), attrs: Object.assign(Object.create(null), attrs), reported: Boolean(reported),
       };
     }
     this.best = told.best;
@@ -107,8 +107,9 @@ export class Study {
   }
 }
 
-function spread(found, name, value) {
-  if (value === null || typeof value !== "object") found[name] = numberOf(value);
+function spread(found, name, [kind], value) {
+  if (kind === "categorical") found[name] = value; // the choice "inf" is a word
+  else if (typeof value !== "object") found[name] = numberOf(value);
   else if (value.entries) value.entries.forEach((entry, k) => (found[`${name}[${k}]`] = entry));
   else found[`mean of ${name}`] = value.mean;
 }

@@ -80,7 +80,7 @@ async function follow(mine) {
 }
 
 function refresh() {
-  if (view === null || view.names !== study.names?.join()) {
+  if (view === null || view.shows !== what()) {
     show(parts()[1] || "overview");
     return;
   }
@@ -91,11 +91,12 @@ function refresh() {
 }
 
 function fail(error) {
-  if (error.status === undefined) {
-    say("lost", "the server is gone; asking again");
+  const away = error.status === undefined ? "the server is gone" : "the storage does not answer";
+  if (error.status === undefined || (error.status >= 500 && (view !== null || main.querySelector(".studies")))) {
+    say("lost", `${away}; asking again`); // what is shown stays
     return;
   }
-  say("lost", "not found");
+  say("lost", error.status >= 500 ? away : "not found");
   study = study === null ? null : new Study(study.name);
   view = null;
   drawer.hidden = true;
@@ -110,21 +111,21 @@ function say(state, text) {
 // --- all studies -------------------------------------------------------------------------------
 
 const summaries = new Map();
+let rowOf = new Map(); // the row of each study
 const AT_ONCE = 20; // summaries that are asked for in one poll; the next poll goes on with the next
 let nestedToo = false;
 let next = 0;
 
 async function listStudies(mine) {
-  const told = await ask("studies");
+  const { storage, studies, nested } = await ask("studies", nestedToo ? { nested: 1 } : {});
   if (mine !== turn) return;
-  document.getElementById("where").textContent = told.storage;
-  const studies = told.studies.filter((one) => nestedToo || !one.nested);
-  const nested = told.studies.filter((one) => one.nested).length;
+  document.getElementById("where").textContent = storage;
   const text = JSON.stringify([studies, nested]);
   const fresh = main.dataset.list !== text || !main.querySelector(".studies, .empty");
   if (fresh) {
     main.dataset.list = text;
     main.replaceChildren(make("div", { class: "head" }, make("h1", {}, "Studies"), nested ? nestedBox(nested) : null), studiesTable(studies));
+    rowOf = new Map([...main.querySelectorAll("tr[data-study]")].map((row) => [row.dataset.study, row]));
     for (const { name } of studies) if (summaries.has(name)) fillRow(name, summaries.get(name));
     next = 0;
   }
@@ -160,7 +161,7 @@ function studiesTable(studies) {
 }
 
 function fillRow(name, { states, best, front }) {
-  const row = [...main.querySelectorAll("tr[data-study]")].find((one) => one.dataset.study === name);
+  const row = rowOf.get(name);
   if (!row) return;
   const running = states.RUNNING ? ` (${states.RUNNING} running)` : "";
   row.children[1].textContent = Object.values(states).reduce((a, b) => a + b, 0) + running;
@@ -173,16 +174,19 @@ const VIEWS = { overview, trials, slice, parallel, curves, timeline };
 const NAMES = { overview: "Overview", trials: "Trials", slice: "Parameters", parallel: "Parallel", curves: "Curves", timeline: "Timeline" };
 
 function show(part) {
-  const name = part in VIEWS ? part : "overview";
+  const name = Object.hasOwn(VIEWS, part) ? part : "overview";
   const head = make("div", { class: "head", id: "head" });
   const tabs = make("nav", { class: "tabs", "aria-label": "Parts of the study" },
     Object.entries(NAMES).map(([key, text]) => make("a", { href: address(study.name, key), "aria-current": key === name ? "page" : null }, text)));
-  view = { name: part, names: study.names?.join(), ...VIEWS[name]() };
+  view = { name: part, shows: what(), ...VIEWS[name]() };
   main.replaceChildren(head, tabs, view.element);
   delete main.dataset.list;
   heading();
   view.update();
 }
+
+// Another study of this name, or other names of objectives, and the part is made anew.
+const what = () => JSON.stringify([study.id, study.directions, study.names]);
 
 function heading() {
   const head = document.getElementById("head");
@@ -357,6 +361,7 @@ async function showTrial(number) {
   if (nowName !== name || nowNumber !== number) return;
   const text = JSON.stringify(trial);
   if (inDrawer === text && !drawer.hidden) return;
+  const focus = drawer.hidden || drawer.contains(document.activeElement);
   inDrawer = text;
   const close = make("button", { id: "close", onclick: closeDrawer, "aria-label": "Close" }, "Close");
   const head = make("header", {}, make("h2", {}, `Trial ${trial.number}`), trial.missing ? null : make("span", { class: `chip state-${trial.state}` }, trial.state.toLowerCase()), close);
@@ -364,11 +369,14 @@ async function showTrial(number) {
   const body = trial.missing ? [make("p", { class: "quiet" }, trial.error)] : sections(trial, drawn);
   drawer.replaceChildren(head, ...body);
   drawer.hidden = false;
+  if (focus) close.focus({ preventScroll: true });
   drawn.forEach((picture) => picture.draw());
 }
 
 function closeDrawer() {
+  const number = parts()[2];
   location.hash = address(study.name, view?.name || "overview");
+  main.querySelector(`.row[data-number="${CSS.escape(number)}"]`)?.focus({ preventScroll: true }); // where it came from
 }
 
 document.addEventListener("keydown", (event) => event.key === "Escape" && !drawer.hidden && study && closeDrawer());

@@ -38,7 +38,7 @@ export function history(study, k, open) {
     }
     if (stairs.length) stairs.push({ x: study.trials.length - 1, y: best });
     const positive = log.box.checked;
-    const [low, high] = extent([complete.map((trial) => trial.values[k])], positive);
+    const [low, high] = extent([(complete.length ? complete : points).map((trial) => trial.values[k])], positive);
     const [first, last] = [0, Math.max(1, study.trials.length - 1)];
     const mark = (trial) => ({
       x: trial.number, y: trial.values[k], number: trial.number, text: () => told(study, trial),

@@ -3,24 +3,30 @@
 import { STATES, duration, figure, make, moment, seconds } from "./data.js";
 
 const HEIGHT = 32;
-const OPERATOR = /^(.+?)(<=|>=|!=|=|<|>|~|:)(.*)$/;
+const OPERATORS = "<=|>=|!=|=|<|>|~|:";
+const AFTER = new RegExp(`^(${OPERATORS})(.*)$`);
+const WITHIN = new RegExp(`^(.+?)(${OPERATORS})`);
 
 // What a study's trials have, as columns: how to read a cell, how it is shown, how it goes into a file.
 export function columnsOf(study) {
-  const columns = [
+  const fixed = [
     { key: "number", read: (trial) => trial.number, right: true, width: 98 },
     { key: "state", read: (trial) => STATES[trial.state].toLowerCase(), width: 120 },
     ...study.directions.map((_, k) => ({
       key: study.objective(k), read: (trial) => trial.values?.[k] ?? null, right: true, width: 122,
     })),
     { key: "duration", read: duration, show: seconds, right: true, width: 100 },
+  ];
+  const began = { key: "started", read: (trial) => trial.started, show: moment, width: 172 };
+  const taken = new Set([...fixed, began].map(({ key }) => key));
+  return [
+    ...fixed,
     ...study.columns.map(({ key, kind }) => ({
-      key, read: (trial) => trial.params[key] ?? null, right: kind !== "categorical", width: wide(key),
+      key: taken.has(key) ? `param ${key}` : key, read: (trial) => trial.params[key] ?? null, right: kind !== "categorical", width: wide(key),
     })),
     ...[...study.notes].map((key) => ({ key: `attr ${key}`, read: (trial) => trial.attrs[key] ?? null, width: wide(key) + 40 })),
-    { key: "started", read: (trial) => trial.started, show: moment, width: 172 },
+    began,
   ];
-  return columns;
 }
 
 const wide = (key) => Math.min(220, Math.max(112, 44 + 8 * key.length));
@@ -30,18 +36,32 @@ const shownIn = (column, trial) => (column.show || figure)(column.read(trial));
 export function filterOf(text, columns) {
   const tests = [];
   for (const word of text.match(/(?:"[^"]*"|\S)+/g) || []) {
-    const [, name, operator, wanted] = OPERATOR.exec(word.replaceAll('"', "")) || [];
-    if (!name) {
-      const sought = word.replaceAll('"', "").toLowerCase();
+    const bare = word.replaceAll('"', "");
+    const named = namedIn(bare, columns);
+    const [, name, operator] = WITHIN.exec(bare) || [];
+    if (named) {
+      tests.push(comparison(...named));
+    } else if (name && operator !== ":") {
+      return { wrong: `There is no column “${name}”.` };
+    } else {
+      const sought = bare.toLowerCase(); // "12:30" is a text like any other
       tests.push((trial) => columns.some((column) => shownIn(column, trial).toLowerCase().includes(sought)));
-      continue;
     }
-    const column = columns.find(({ key }) => key.toLowerCase() === name.toLowerCase()) ||
-      columns.find(({ key }) => key.toLowerCase() === `attr ${name.toLowerCase()}`);
-    if (!column) return { wrong: `There is no column “${name}”.` };
-    tests.push(comparison(column, operator, wanted));
   }
   return { holds: (trial) => tests.every((test) => test(trial)) };
+}
+
+// The column that a word begins with, the operator and what it is compared with; names may hold operators themselves.
+function namedIn(word, columns) {
+  let best = null;
+  for (const column of columns) {
+    for (const name of [column.key, column.key.replace(/^attr /, "")]) {
+      if (word.slice(0, name.length).toLowerCase() !== name.toLowerCase() || name.length <= (best?.name.length ?? 0)) continue;
+      const [, operator, wanted] = AFTER.exec(word.slice(name.length)) || [];
+      if (operator) best = { name, found: [column, operator, wanted] };
+    }
+  }
+  return best?.found;
 }
 
 function comparison(column, operator, wanted) {
@@ -117,6 +137,7 @@ export class Table {
     this.count.textContent = this.rows.length === known.length ? `${known.length} trials` : `${this.rows.length} of ${known.length} trials`;
     this.scroll.style.height = `${Math.min(Math.max(6, this.rows.length + 1) * HEIGHT + 18, Math.max(320, innerHeight - 300))}px`;
     this.body.style.height = `${this.rows.length * HEIGHT}px`;
+    this.scroll.setAttribute("aria-rowcount", this.rows.length + 1); // more than there are elements
     this.head();
     this.fill();
   }
@@ -146,7 +167,9 @@ export class Table {
     const last = Math.min(this.rows.length, Math.ceil((this.scroll.scrollTop + this.scroll.clientHeight) / HEIGHT) + 8);
     const rows = [];
     for (let k = first; k < last; k++) rows.push(this.row(this.rows[k], k));
+    const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.number : null;
     this.body.replaceChildren(...rows);
+    if (focused !== null) rows.find((row) => row.dataset.number === focused)?.focus({ preventScroll: true });
   }
 
   row(trial, k) {
@@ -157,7 +180,7 @@ export class Table {
       return make("span", { role: "cell", class: column.right ? "right" : "", title: text.length > 12 ? text : null }, text);
     });
     const row = make("div", {
-      class: "row", role: "row", tabindex: "0", "data-number": trial.number, "data-best": best,
+      class: "row", role: "row", tabindex: "0", "aria-rowindex": k + 2, "data-number": trial.number, "data-best": best,
       onclick: () => this.open(trial.number),
       onkeydown: (event) => event.key === "Enter" && this.open(trial.number),
     }, cells);
