@@ -86,11 +86,15 @@ class Curves:
         return number != self.number and (self.horizon is None or number <= self.horizon)
 
 
+def losses_of(values: list[Any], signs: np.ndarray) -> np.ndarray:
+    """Reported values, one alone or one an objective, as losses; NaN where an objective lacks. [n, objectives]."""
+    lacking = (math.nan,) * (len(signs) - 1)
+    return np.array([value if isinstance(value, tuple) else (value, *lacking) for value in values]) * signs
+
+
 def dominated_shares(values: list[Any], signs: np.ndarray) -> list[float]:
     """For each of some values, one an objective, the share of them that dominate it; NaN where an objective lacks."""
-    count = len(signs)
-    whole = [value if isinstance(value, tuple) else (value,) + (math.nan,) * (count - 1) for value in values]
-    losses = np.array(whole) * signs
+    losses = losses_of(values, signs)
     not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=-1)
     better = not_worse & (losses[:, None, :] < losses[None, :, :]).any(axis=-1)
     shares = better.sum(axis=0) / len(values)
@@ -125,7 +129,7 @@ class PercentilePruner:
         percentile: from 0 to 100; of 25, a trial must be among the best quarter.
         n_startup_trials: complete trials at this step before any is stopped.
         n_warmup_steps: steps before a trial may be stopped.
-        interval_steps: looks at every so manieth step.
+        interval_steps: looks at the first report in every so many steps.
 
     >>> from nestor import search
     >>> search.create_study(pruner=search.PercentilePruner(25.0)).pruner.percentile
@@ -153,13 +157,26 @@ class PercentilePruner:
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """``PRUNED`` where its best value is worse than the percentile."""
-        if step < self.n_warmup_steps or (step - self.n_warmup_steps) % self.interval_steps:
+        own = curves.own
+        earlier = max((known for known in own if self.n_warmup_steps <= known < step), default=-math.inf)
+        begins = step - (step - self.n_warmup_steps) % self.interval_steps
+        if step < self.n_warmup_steps or earlier >= begins:
             return GO_ON
         losses = curves.complete(step)
+        losses = losses[~np.isnan(losses)]
         if len(losses) < max(self.n_startup_trials, 1):
             return GO_ON
-        best = min((loss for loss in curves.own.values() if not math.isnan(loss)), default=math.inf)
-        return STOP if best > np.nanpercentile(losses, self.percentile) else GO_ON
+        best = min((loss for loss in own.values() if not math.isnan(loss)), default=math.inf)
+        return STOP if best > _percentile(losses, self.percentile) else GO_ON
+
+
+def _percentile(losses: np.ndarray, percentile: float) -> float:
+    """The percentile of losses that may be infinite, linear between two of them."""
+    place = percentile / 100.0 * (len(losses) - 1)
+    ordered, low = np.sort(losses), int(place)
+    left, right = float(ordered[low]), float(ordered[min(low + 1, len(losses) - 1)])
+    share = place - low
+    return left if share == 0.0 or left == right else left * (1.0 - share) + right * share
 
 
 class MedianPruner(PercentilePruner):
@@ -168,7 +185,7 @@ class MedianPruner(PercentilePruner):
     Args:
         n_startup_trials: complete trials at this step before any is stopped.
         n_warmup_steps: steps before a trial may be stopped.
-        interval_steps: looks at every so manieth step.
+        interval_steps: looks at the first report in every so many steps.
 
     >>> from nestor import search
     >>> def objective(trial):
@@ -214,6 +231,9 @@ class ThresholdPruner:
             raise BadArgument(
                 "ThresholdPruner", "lower, upper", got="None", want="at least one", do="pass upper="
             )
+        if lower is not None and upper is not None and not lower <= upper:
+            got = f"{lower}, {upper}"
+            raise BadArgument("ThresholdPruner", "lower, upper", got=got, want="lower <= upper", do="swap them")
         self.lower = -math.inf if lower is None else lower
         self.upper = math.inf if upper is None else upper
         self.n_warmup_steps = n_warmup_steps
@@ -249,8 +269,10 @@ class PatientPruner:
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """What the other pruner says, or ``PRUNED``, once the last reports bring nothing."""
-        told = np.array([curves.reported(known) for known in sorted(curves.own)])
-        losses = told * curves.ledger.signs[: told.shape[1]]
+        reports = curves.ledger.reports[curves.number]
+        losses = losses_of([reports[known] for known in sorted(reports)], curves.ledger.signs)
+        losses = losses[:, ~np.isnan(losses).all(axis=0)]  # those that are reported
+        losses = np.where(np.isnan(losses), math.inf, losses)  # what is no number is no improvement
         before, recent = losses[: -self.patience - 1], losses[-self.patience - 1 :]
         if not len(before) or not (before.min(axis=0) + self.min_delta < recent.min(axis=0)).all():
             return GO_ON
@@ -296,15 +318,11 @@ class SuccessiveHalvingPruner:
         promote: bool = False,
         min_early_stopping_rate: int = 0,
     ):
-        if min_resource < 1:
+        if not min_resource >= 1:
             raise BadArgument(
                 "SuccessiveHalvingPruner", "min_resource", got=min_resource, want=">= 1", do="pass 1"
             )
-        if reduction_factor < 2:
-            got = reduction_factor
-            raise BadArgument(
-                "SuccessiveHalvingPruner", "reduction_factor", got=got, want=">= 2", do="pass 4"
-            )
+        _check_factor("SuccessiveHalvingPruner", reduction_factor)
         self.min_resource, self.reduction_factor, self.promotes = min_resource, reduction_factor, promote
         self.min_early_stopping_rate = min_early_stopping_rate
 
@@ -314,29 +332,33 @@ class SuccessiveHalvingPruner:
         earlier = max((known for known in curves.own if known < step), default=-1)
         if rung is None or self._rung(earlier) == rung:
             return GO_ON
-        others = self._at(curves, rung)
-        if self._leads(curves.own[step], list(others.values())):
+        others = list(self._at(curves, rung).values())
+        if self._leads(curves.own[step], others, len(others) + 1):
             return GO_ON
         return PAUSE if self.promotes else STOP
 
     def promote(self, ledger: Ledger) -> int | None:
         """The paused trial that has come among the best of its rung, the farthest first."""
-        found: list[tuple[int, int]] = []
+        waiting: dict[int, list[int]] = {}
         for number in ledger.paused:
-            curves = Curves(ledger, number)
-            rung = self._rung(max(curves.own, default=-1))
-            if rung is None or not self._is_mine(number):
+            rung = self._rung(max(ledger.reports.get(number, ()), default=-1))
+            if rung is not None and self._is_mine(number):
+                waiting.setdefault(rung, []).append(number)
+        for rung in sorted(waiting, reverse=True):
+            losses = self._at(Curves(ledger, -1), rung)
+            if len(losses) < self.reduction_factor:
                 continue
-            first = min(step for step in curves.own if self._rung(step) == rung)
-            others = list(self._at(curves, rung).values())
-            if len(others) + 1 >= self.reduction_factor and self._leads(curves.own[first], others):
-                found.append((-rung, number))
-        return min(found)[1] if found else None
+            among = list(losses.values())
+            leading = [number for number in waiting[rung] if self._leads(losses[number], among, len(among))]
+            if leading:
+                return min(leading)
+        return None
 
-    def _leads(self, loss: float, others: list[float]) -> bool:
-        """Whether a loss is among the best of eta; alone, it is."""
-        better = sum(other < loss for other in others)
-        return not math.isnan(loss) and better < max((len(others) + 1) // self.reduction_factor, 1)
+    def _leads(self, loss: float, others: list[float], count: int) -> bool:
+        """Whether a loss is among the best of eta out of so many; alone, it is."""
+        if math.isnan(loss):
+            return False
+        return sum(other < loss for other in others) < max(count // self.reduction_factor, 1)
 
     def _rung(self, step: int) -> int | None:
         """How many comparisons lie at or before a step, less one; None before the first."""
@@ -358,6 +380,11 @@ class SuccessiveHalvingPruner:
     def _is_mine(self, number: int) -> bool:
         """Whether a trial is among those that are compared."""
         return True
+
+
+def _check_factor(where: str, factor: float) -> None:
+    if not factor >= 2:
+        raise BadArgument(where, "reduction_factor", got=factor, want=">= 2", do="pass 3")
 
 
 class HyperbandPruner:
@@ -396,6 +423,7 @@ class HyperbandPruner:
                 want="1 <= min <= max",
                 do="pass 1, 81",
             )
+        _check_factor("HyperbandPruner", reduction_factor)
         count, foot = 1, min_resource * reduction_factor
         while foot <= max_resource:
             count, foot = count + 1, foot * reduction_factor
