@@ -21,8 +21,8 @@ from scipy.optimize import minimize
 
 from nestor import search, tuning
 
-SEEDS, MOST = 10, 100
-AFTER = (12, 25, 40)  # trials after which the regret is looked at
+SEEDS, MOST = 10, 60
+AFTER = (12, 25)  # trials after which the regret is looked at
 NEGLIGIBLE = 1e-6  # a regret that is as good as none
 
 

@@ -25,6 +25,7 @@ _NARROW = 20  # columns up to which a process alone decides where gradients are 
 _MOST_ROWS = 400  # the best and the latest beyond that
 _MOST_FIT = 120  # rows that the length scales are fitted to
 _MOST_EQUATIONS = 500  # values and slopes together
+_MOST_FIT_EQUATIONS = 240  # of these, those that the length scales are fitted to
 _REACH = 0.3  # of a step to where the mean is lowest; halved by each that did not improve
 _PROMISE = 1e-6  # of the spread of losses; less is not worth such a step
 _RACE = 3  # in a conditional space, the trials out of which one improves a branch upon itself
@@ -246,9 +247,9 @@ def likeliest(
     best, found = -np.inf, None
     for kernel, (values, rises), log_bend in zip((gauss, matern), (plain, bent), bends, strict=True):
         data = Data(x, values, rises, groups).thinned(_MOST_EQUATIONS)
-        process, evidence = fitted(data, part, kernel)
-        counts = 1 + (~np.isnan(data.slopes)).sum(axis=1)
-        evidence += float((counts * log_bend)[part].sum())
+        sample = data.part(part).thinned(_MOST_FIT_EQUATIONS)
+        process, evidence = fitted(data, sample, kernel)
+        evidence += float((1 + (~np.isnan(sample.slopes)).sum(axis=1)) @ log_bend[part])
         if evidence > best:
             best, found = evidence, (process, values)
     assert found is not None

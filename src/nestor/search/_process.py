@@ -258,13 +258,13 @@ def loss(settings: np.ndarray, data: Data, kernel: Kernel = matern) -> tuple[flo
 
 
 def fitted(
-    data: Data, part: np.ndarray | None = None, kernel: Kernel = matern, turns: int = 25
+    data: Data, sample: Data | None = None, kernel: Kernel = matern, turns: int = 25
 ) -> tuple[Process, float]:
     """The process with the settings of maximal posterior density, and the logarithm of that density.
 
     Args:
         data: what it is told.
-        part: the rows that the settings are fitted to; None for all.
+        sample: what of it the settings are fitted to; None for all.
         kernel: `matern` or `gauss`.
         turns: at most so many steps of L-BFGS.
     """
@@ -275,7 +275,7 @@ def fitted(
     bounds = [(math.log(_LEAST_SCALE), math.log(_LARGEST_SCALE))] * groups
     found = minimize(
         *(loss, start),
-        args=(data if part is None else data.part(part), kernel),
+        args=(data if sample is None else sample, kernel),
         jac=True,
         method="L-BFGS-B",
         bounds=[*bounds, (math.log(_LEAST_NOISE), math.log(_LARGEST_NOISE))],

@@ -32,8 +32,8 @@ class DescentSampler:
         other: the other sampler; None is ``search.GPSampler(seed)``.
         patience: trials of the other sampler without progress before a descent.
 
-    Without gradients it is the other sampler. A trial that misses a constraint is no place to descend from, and shortens
-    the step that led to it.
+    Without gradients it is the other sampler. A trial that misses a constraint is no place to descend from, and
+    shortens the step that led to it.
 
     Cost: that of the other sampler, or some 5 ms for a step of a descent.
 
