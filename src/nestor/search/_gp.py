@@ -33,7 +33,8 @@ _MOST_BRANCHES = 8
 _HUGE = 1e100  # losses whose squares could overflow
 _FAR = 5.0  # what is 55 times as far above the median as the best is below
 _SAME = 1e-9  # places that differ by less are one point
-_BEARABLE, _DREAD = 0.15, 1e3  # the share of failures that is borne, and what more of it costs
+_BEARABLE, _DREAD = 0.15, 1e12  # the risk of failure that is borne, and what more costs: any improvement
+_TARGET = 0.03  # the share of trials that may fail in the long run
 
 
 class GPSampler(Proposing):
@@ -166,6 +167,7 @@ class Known:
         y: their losses. [n].
         slopes: the derivatives of these, NaN where not known. [n, columns].
         failed: the points of the trials that failed.
+        caution: see `caution_of`.
         curves: where values came at several steps: points with the step as the last column, losses and slopes.
         derived: what follows from these.
     """
@@ -177,6 +179,7 @@ class Known:
     y: np.ndarray
     slopes: np.ndarray
     failed: np.ndarray
+    caution: float
     curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None
     derived: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -215,7 +218,8 @@ def _read(history: History) -> Known | None:
     curves = curves_of(history, numbers, x, slopes) if len(early) else None
     if curves is not None and len(curves[0]) < 2:
         return None
-    return Known(points, numbers, x, active, y, slopes, failures, curves)
+    caution = caution_of(ledger.state[history.rows] == TrialState.FAILED)
+    return Known(points, numbers, x, active, y, slopes, failures, caution, curves)
 
 
 def _process_of(known: Known) -> tuple[Process, np.ndarray]:
@@ -270,7 +274,7 @@ def _raced(known: Known, number: int) -> np.ndarray:
 
 
 def _penalty(known: Known) -> Penalty | None:
-    """What the share of failures takes from the logarithm of the improvement; None where none failed."""
+    """What the risk of failure takes from the logarithm of the improvement; None where none failed."""
     if not len(known.failed):
         return None
     if "risk" not in known.derived:
@@ -281,9 +285,24 @@ def _penalty(known: Known) -> Penalty | None:
     risk: Process = known.derived["risk"]
 
     def penalty(at: np.ndarray) -> np.ndarray:
-        return _DREAD * np.maximum(risk.mean_and_deviation(at)[0] - _BEARABLE, 0.0)
+        mean, deviation = risk.mean_and_deviation(at)
+        return _DREAD * np.maximum(mean + known.caution * deviation - _BEARABLE, 0.0)
 
     return penalty
+
+
+def caution_of(failed: np.ndarray) -> float:
+    """How many standard deviations the risk of failure is taken for more than it seems, after these outcomes.
+
+    A model of where trials fail is wrong at first, and where the edge has a shape that it does not expect. So a failure
+    adds to the caution, and every other trial takes a little of it: in the long run no more than a share of `_TARGET`
+    fails, whatever the model says (Gibbs and Candes, Adaptive conformal inference, NeurIPS 2021).
+
+    Args:
+        failed: whether each trial failed, in the order of their numbers. [n].
+    """
+    walk = np.cumsum(failed - _TARGET)
+    return float(walk[-1] - min(walk.min(), 0.0)) if len(walk) else 0.0
 
 
 def scaled(y: np.ndarray, slopes: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
