@@ -100,11 +100,9 @@ class FollowedStudy:
 
     def __init__(self, storage: Storage, header: dict[str, Any]):
         self.identity: str = header["id"]
-        self.lock = threading.RLock()
-        self.study = Study(storage, header["id"], dict(header), RandomSampler(seed=0), None)
-        self.study._channel.close()
         self._channel = _Watching(storage, header["id"], dict(header))
-        self.study._channel = self._channel
+        self.lock = self._channel.lock
+        self.study = Study(storage, header["id"], dict(header), RandomSampler(seed=0), None, self._channel)
 
     def changes(self, after: int) -> tuple[int, list[int]]:
         """Read on: the place where the log ends now, and the numbers of the trials that changed after a place.

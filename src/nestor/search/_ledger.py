@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Column:
 
     def __init__(self, rows: int):
         self.values = np.zeros(rows)
-        self.kinds = np.zeros(rows, np.uint16)
+        self.kinds = np.zeros(rows, np.uint32)
         self.arrays: dict[int, np.ndarray] = {}
 
 
@@ -324,8 +324,6 @@ class Ledger:
         if place is None:
             self.domains.append(domain)
             place = self._domain_places[domain] = len(self.domains)
-            if place > np.iinfo(np.uint16).max:
-                raise NestorError("A study holds at most 65535 different domains: suggest from fixed ranges.")
         column = self.columns.get(name)
         if column is None:
             column = self.columns[name] = Column(len(self.state))
@@ -370,7 +368,7 @@ class Ledger:
         self.calls = np.concatenate([self.calls, np.zeros(more, np.int32)])
         for column in self.columns.values():
             column.values = np.concatenate([column.values, np.zeros(more)])
-            column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint16)])
+            column.kinds = np.concatenate([column.kinds, np.zeros(more, np.uint32)])
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -395,9 +393,9 @@ class Ledger:
         """Whether a trial was begun by a call of `optimize`."""
         return self._call_places.get(call) == self.calls[number]
 
-    def under_way(self, call: str | None = None) -> bool:
-        """Whether a trial (of a call of `optimize`) runs or waits."""
-        numbers = (*self.owners, *self.waiting)
+    def under_way(self, call: str | None = None, but: Set[str] = frozenset()) -> bool:
+        """Whether a trial (of a call of `optimize`) waits, or runs with others than some workers."""
+        numbers = [*self.waiting, *(number for number, worker in self.owners.items() if worker not in but)]
         return bool(numbers) if call is None else any(self.is_of(number, call) for number in numbers)
 
     def param(self, number: int, name: str) -> tuple[Domain, Any] | None:
@@ -413,7 +411,8 @@ class Ledger:
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial as a record."""
-        found = {name: found for name in self.columns if (found := self.param(number, name)) is not None}
+        names = list(self.columns)  # another thread may add to them
+        found = {name: found for name in names if (found := self.param(number, name)) is not None}
         values = self.values[number]
         told = self.state[number] in (TrialState.COMPLETE, TrialState.PRUNED) and not np.isnan(values).any()
         return FrozenTrial(
