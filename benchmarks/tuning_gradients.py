@@ -96,7 +96,10 @@ def rivals(seed, with_peers):
     runs["multi-start L-BFGS-B"] = multi_start(seed)
     if with_peers:
         optuna = optuna_or_exit()
-        for who, kind in (("optuna GP", optuna.samplers.GPSampler), ("optuna TPE", optuna.samplers.TPESampler)):
+        for who, kind in (
+            ("optuna GP", optuna.samplers.GPSampler),
+            ("optuna TPE", optuna.samplers.TPESampler),
+        ):
             runs[who] = in_study(optuna.create_study(sampler=kind(seed=seed)), False)
     return runs
 

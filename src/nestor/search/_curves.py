@@ -54,7 +54,9 @@ def curves_of(
             if math.isfinite(value):
                 rows.append(np.append(x[place], math.log1p(step) / math.log1p(last) if last else 1.0))
                 values.append(sign * value)
-                rises.append(np.append(slopes[place] if step == end else np.full(x.shape[1], math.nan), math.nan))
+                rises.append(
+                    np.append(slopes[place] if step == end else np.full(x.shape[1], math.nan), math.nan)
+                )
     kept = slice(max(len(rows) - _MOST_VALUES, 0), None)
     return np.array(rows)[kept], np.array(values)[kept], np.array(rises)[kept]
 

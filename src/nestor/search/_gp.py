@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nestor.search._acquire import Look, Penalty
+from nestor.search._arguments import whole_or_none
 from nestor.search._curves import curves_of, curves_told, told, unfinished
 from nestor.search._descent import next_of_descent
 from nestor.search._ledger import History
@@ -80,7 +81,7 @@ class GPSampler(Proposing):
 
     def __init__(self, seed: int | None = None, *, n_startup: int | None = None):
         super().__init__("GPSampler", seed)
-        self.n_startup = n_startup
+        self.n_startup = whole_or_none("GPSampler", "n_startup", n_startup, example=10)
         self._start = QuasiRandomSampler(self.seed)
 
     def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:

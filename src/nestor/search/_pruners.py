@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._ledger import Ledger
 from nestor.search._records import TrialState
 from nestor.search._samplers import mixed
@@ -148,12 +149,10 @@ class PercentilePruner:
             raise BadArgument(
                 "PercentilePruner", "percentile", got=percentile, want="in [0, 100]", do="pass 50"
             )
-        if interval_steps < 1:
-            raise BadArgument(
-                "PercentilePruner", "interval_steps", got=interval_steps, want=">= 1", do="pass 1"
-            )
-        self.percentile, self.n_startup_trials = float(percentile), n_startup_trials
-        self.n_warmup_steps, self.interval_steps = n_warmup_steps, interval_steps
+        where, self.percentile = "PercentilePruner", float(percentile)
+        self.n_startup_trials = whole(where, "n_startup_trials", n_startup_trials, least=0)
+        self.n_warmup_steps = whole(where, "n_warmup_steps", n_warmup_steps, least=0)
+        self.interval_steps = whole(where, "interval_steps", interval_steps)
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """``PRUNED`` where its best value is worse than the percentile."""
@@ -233,7 +232,9 @@ class ThresholdPruner:
             )
         if lower is not None and upper is not None and not lower <= upper:
             got = f"{lower}, {upper}"
-            raise BadArgument("ThresholdPruner", "lower, upper", got=got, want="lower <= upper", do="swap them")
+            raise BadArgument(
+                "ThresholdPruner", "lower, upper", got=got, want="lower <= upper", do="swap them"
+            )
         self.lower = -math.inf if lower is None else lower
         self.upper = math.inf if upper is None else upper
         self.n_warmup_steps = n_warmup_steps
@@ -262,10 +263,10 @@ class PatientPruner:
     """
 
     def __init__(self, pruner: Pruner | None, patience: int, *, min_delta: float = 0.0):
-        if patience < 0 or min_delta < 0:
-            got = f"{patience}, {min_delta}"
-            raise BadArgument("PatientPruner", "patience, min_delta", got=got, want=">= 0", do="pass 5")
-        self.pruner, self.patience, self.min_delta = pruner, patience, min_delta
+        if not min_delta >= 0:
+            raise BadArgument("PatientPruner", "min_delta", got=min_delta, want=">= 0", do="pass 0.0")
+        self.pruner, self.min_delta = pruner, min_delta
+        self.patience = whole("PatientPruner", "patience", patience, least=0, example=5)
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """What the other pruner says, or ``PRUNED``, once the last reports bring nothing."""
