@@ -266,3 +266,18 @@ def test_the_derivative_of_a_value_by_its_place(domain):
     array = search.Array((2,), domain.low, domain.high, domain.log)
     values = array.from_unit(np.array([place, place]))
     np.testing.assert_allclose(np.broadcast_to(array.rise(values), (2,)), rise, rtol=1e-4)
+
+
+def test_a_grid_has_the_values_that_it_was_given():
+    grid = {"x": [0.1 * k for k in range(1, 8)], "rate": [1e-3, 3e-4], "w": [[0.1, 0.7]], "kind": [None, 2]}
+    study = search.create_study(sampler=search.GridSampler(grid))
+
+    def objective(trial):
+        trial.suggest_categorical("kind", [2, None])
+        w = trial.suggest_array("w", 2, 0, 3)
+        return trial.suggest_float("x", 0, 10) + trial.suggest_float("rate", 1e-5, 1, log=True) + w.sum()
+
+    study.optimize(objective)
+    found = {(trial.params["x"], trial.params["rate"], trial.params["kind"]) for trial in study.trials}
+    assert found == {(x, rate, kind) for x in grid["x"] for rate in grid["rate"] for kind in grid["kind"]}
+    assert all(trial.params["w"].tolist() == [0.1, 0.7] for trial in study.trials)
