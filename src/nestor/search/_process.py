@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -81,8 +82,6 @@ class Process:
     """
 
     def __init__(self, data: Data, scales: np.ndarray, noise: float, kernel: Kernel = matern):
-        from scipy.linalg.lapack import dpotrs
-
         self.data, self.scales, self.noise, self.kernel = data, scales, noise, kernel
         self.lengths = scales[data.groups]
         self.x = data.x / self.lengths
@@ -91,9 +90,8 @@ class Process:
         covariance = self._covariance()
         covariance[np.diag_indices(data.size)] += noise
         self._factor = _lower_factor(covariance)
-        self._weights = dpotrs(self._factor, self._told, lower=1)[0]
+        self._weights = _lapack()[1](self._factor, self._told, lower=1)[0]
         self.amplitude = max(float(self._told @ self._weights) / data.size, 1e-12)
-        self._inverse: np.ndarray | None = None
 
     @functools.cached_property
     def _between(self) -> Parts:
@@ -107,15 +105,11 @@ class Process:
         s = a[:, None, :] - a[None, :, :]
         return s, self.kernel((s * s).sum(axis=-1))
 
-    @property
+    @functools.cached_property
     def inverse(self) -> np.ndarray:
         """The inverse of the covariance."""
-        if self._inverse is None:
-            from scipy.linalg.lapack import dpotri
-
-            lower = np.tril(dpotri(self._factor, lower=1)[0])
-            self._inverse = lower + np.tril(lower, -1).T
-        return self._inverse
+        lower = np.tril(_lapack()[2](self._factor, lower=1)[0])
+        return lower + np.tril(lower, -1).T
 
     def _covariance(self) -> np.ndarray:
         """Of what was told, without noise."""
@@ -217,11 +211,17 @@ class Process:
         return found + np.einsum("ab,abi,abi->i", 4.0 * far, right, s)
 
 
+@functools.cache
+def _lapack() -> Any:
+    """The routines that factorise, solve and invert, without what SciPy checks around them."""
+    from scipy.linalg import get_lapack_funcs
+
+    return get_lapack_funcs(("potrf", "potrs", "potri"), dtype=np.float64)
+
+
 def _lower_factor(covariance: np.ndarray) -> np.ndarray:
     """The lower Cholesky factor; what lies above the diagonal means nothing."""
-    from scipy.linalg.lapack import dpotrf
-
-    factor, code = dpotrf(covariance, lower=1, clean=0)
+    factor, code = _lapack()[0](covariance, lower=1, clean=0)
     if code:
         raise np.linalg.LinAlgError("the covariance of the trials cannot be factorised")
     return factor
