@@ -281,3 +281,20 @@ def test_a_grid_has_the_values_that_it_was_given():
     found = {(trial.params["x"], trial.params["rate"], trial.params["kind"]) for trial in study.trials}
     assert found == {(x, rate, kind) for x in grid["x"] for rate in grid["rate"] for kind in grid["kind"]}
     assert all(trial.params["w"].tolist() == [0.1, 0.7] for trial in study.trials)
+
+
+def test_a_step_that_failed_is_not_taken_again():
+    """The slopes lead into where trials fail: the same step was proposed for ever."""
+    study = search.create_study(sampler=search.GPSampler(seed=0))
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        if x > 0.6:
+            raise MemoryError("too large")
+        trial.set_gradient({"x": -1.0})
+        return -x
+
+    study.optimize(objective, n_trials=16, catch=MemoryError)
+    points = [trial.params["x"] for trial in study.trials]
+    assert len(set(points)) == len(points)
+    assert study.best_value < -0.5

@@ -120,8 +120,9 @@ class GPSampler(Proposing):
         if along.any() and first and not len(lies) and np.isnan(held).all():
             reach = _REACH * 0.5 ** int(np.count_nonzero(known.numbers > known.numbers[best]))
             point, low = look.lowest(known.x[best], along, reach)
-            far = np.abs(known.x - point).max(axis=1).min() > 1e-7
-            if far and y[best] - low > _PROMISE * (np.median(y) - y[best]):
+            new = np.abs(visited - point).max(axis=1).min() > 1e-7
+            safe = look.penalty is None or look.penalty(point[None])[0] == 0.0
+            if new and safe and y[best] - low > _PROMISE * (np.median(y) - y[best]):
                 return points.places(point, known.active[best])
         return points.places(*look.largest(generator(self.seed, asked.number, "gp")))
 
