@@ -25,7 +25,7 @@ class PortfolioSampler:
     more than 60 columns without gradients. Which of them makes a trial follows from its number and the history, so
     that a study with this sampler can be repeated and resumed like any other.
 
-    Cost: 20 to 80 ms of CPU a trial, after 300 trials about 20 ms; with gradients more, see `GPSampler`.
+    Cost: 20 to 50 ms of CPU a trial, after 300 trials about 20 ms; with gradients more, see `GPSampler`.
 
     Args:
         seed: makes the study repeatable; None takes a new one.

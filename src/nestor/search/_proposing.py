@@ -38,4 +38,4 @@ class Proposing:
 
     def _propose(self, asked: Asked) -> dict[str, tuple[Domain, Any]]:
         """Name to (domain, place); empty where the sampler does not apply."""
-        raise NotImplementedError
+        raise NotImplementedError("a sampler of this kind says what it proposes")
