@@ -53,8 +53,9 @@ class GPSampler(Proposing):
 
     What trials reported counts too: where some were pruned or pause, a value belongs to the step at which it was
     reached, and the improvement is sought at the last step. Where trials failed, the places are avoided that a
-    second process says fail, and as long as it was wrong lately, those where it is not sure. Running trials count as what is expected of them. Several objectives, constraints
-    and, without gradients, more than 60 columns are left to TPE.
+    second process says fail, and as long as it was wrong lately, those where it is not sure. Running trials count
+    as what is expected of them. Several objectives, constraints and, without gradients, more than 60 columns are
+    left to TPE.
 
     Cost: linear algebra of at most 500 equations; 20 to 50 ms of CPU a trial, with gradients about 0.4 s at the most
     equations (40 trials of 12 parameters).
