@@ -50,10 +50,16 @@ def rosenbrock(point):
     return float((100.0 * rise * rise + rest * rest).sum()), slope
 
 
+def ellipsoid(point):
+    away, weights = np.asarray(point) - 0.3, np.logspace(0, 3, 10)
+    return float((weights * away * away).sum()), 2.0 * weights * away
+
+
 SMOOTH = {
     "Branin": (branin, [(-5.0, 10.0), (0.0, 15.0)], 0.39788735772973816),
     "Hartmann-6": (hartmann, [(0.0, 1.0)] * 6, -3.322368011415515),
     "Rosenbrock-5": (rosenbrock, [(-2.0, 2.0)] * 5, 0.0),
+    "Ellipsoid-10": (ellipsoid, [(-1.0, 1.0)] * 10, 0.0),
 }
 
 

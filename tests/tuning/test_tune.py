@@ -102,3 +102,38 @@ def test_a_mistake_in_the_objective_is_raised_and_a_numerical_failure_is_not():
     assert "out of range" in study.trials[0].error
     with pytest.raises(AttributeError):
         tuning.tune(lambda h: h.rate, SPACE, n_trials=1, seed=0)
+
+
+def test_choices_alone_in_a_batch():
+    """A space that is empty, for all choices or for one of them."""
+
+    def space(picked):
+        return {"x": (0.0, 1.0)} if picked["kind"] == "a" else {}
+
+    def objective(hyper, picked):
+        return (hyper["x"] - 0.3) ** 2 if hyper else jnp.ones(()) * 0.5
+
+    kinds = {"kind": search.Categorical(("a", "b"))}
+    study = tuning.tune(objective, space, choices=kinds, n_trials=8, batch=4, seed=0)
+    assert {trial.value == 0.5 for trial in study.trials if trial.params["kind"] == "b"} == {True}
+
+
+def test_a_descent_does_not_begin_where_a_constraint_is_missed():
+    """The least value misses it: the descent comes as near as it may."""
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_constraints([0.5 - x])
+        trial.set_gradient({"x": 2 * x})
+        return x * x
+
+    study = search.create_study(sampler=tuning.DescentSampler(other=search.RandomSampler(seed=0)))
+    study.optimize(objective, 20)
+    assert 0.5 <= min(trial.params["x"] for trial in study.trials if trial.constraints[0] <= 0) < 0.56
+
+
+def test_a_descent_beside_a_grid_ends_with_it():
+    sampler = tuning.DescentSampler(other=search.GridSampler({"x": [0.1, 0.2]}))
+    study = search.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1))
+    assert [trial.params["x"] for trial in study.trials] == [0.1, 0.2]

@@ -15,18 +15,17 @@ from nestor.search._front import (
 )
 from nestor.search._given import create_trial
 from nestor.search._gp import GPSampler
+from nestor.search._halving import HyperbandPruner, SuccessiveHalvingPruner
 from nestor.search._importance import importance
 from nestor.search._ledger import History, Ledger
 from nestor.search._population import PopulationBasedTraining
 from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import (
     Curves,
-    HyperbandPruner,
     MedianPruner,
     PatientPruner,
     PercentilePruner,
     Pruner,
-    SuccessiveHalvingPruner,
     ThresholdPruner,
 )
 from nestor.search._records import Direction, FrozenTrial, TrialPruned, TrialState

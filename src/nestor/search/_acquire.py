@@ -159,7 +159,8 @@ class Look:
         patterns, of_row = np.unique(self.patterns, axis=0, return_inverse=True)
         of_row = of_row.ravel()
         wide = random.integers(len(patterns), size=_WIDE)
-        base = np.array([int(random.choice(np.flatnonzero(of_row == place))) for place in wide])
+        ordered, counts = np.argsort(of_row, kind="stable"), np.bincount(of_row)
+        base = ordered[(np.cumsum(counts) - counts)[wide] + random.integers(counts[wide])]  # a row of each
         leaders = np.argsort(self.y, kind="stable")[:_LEADERS]
         near = leaders[random.integers(len(leaders), size=_NEAR)]
         rows = np.concatenate([base, near])

@@ -11,23 +11,22 @@ from nestor.errors import BadArgument, MissingExtra
 from nestor.search._arguments import whole_or_none
 from nestor.search._ledger import History, Ledger
 from nestor.search._points import Points
+from nestor.search._proposing import Proposing
 from nestor.search._records import TrialState
-from nestor.search._samplers import Asked, generator, mixed, seed_or_new
+from nestor.search._samplers import Asked, generator, mixed
 from nestor.search._spaces import Categorical, Domain
-from nestor.search._threads import one_thread
-from nestor.search._tpe import TPESampler
 
 _MOST_COLUMNS = 500
 _SPREAD = 0.25  # the first standard deviation, in units of the space
 
 
-class CMASampler:
+class CMASampler(Proposing):
     """CMA-ES: a normal distribution that learns where to go, and along which directions; for long runs over numbers.
 
     Finished trials count by generations of ``population`` in the order of their numbers; when a distribution has
     shrunk to nothing, another one begins elsewhere with twice the population. It is run again over the trials as
     they finish, so that a resumed study goes on as it would have. Choices, and parameters that not every trial has,
-    are sampled by TPE; so is everything with several objectives. Whole numbers are rounded.
+    are sampled by TPE; so is everything with several objectives or more than 500 columns. Whole numbers are rounded.
 
     Needs the package cmaes (``pip install 'nestor[cmaes]'``). Cost: a few ms of CPU a generation.
 
@@ -49,29 +48,15 @@ class CMASampler:
         population = whole_or_none("CMASampler", "population", population, least=3, example=8)
         if not spread > 0:
             raise BadArgument("CMASampler", "spread", got=spread, want="positive", do=f"pass {_SPREAD}")
-        self.seed, self.population = seed_or_new("CMASampler", seed), population
-        self.spread = float(spread)
-        self._otherwise = TPESampler(self.seed)
+        super().__init__("CMASampler", seed)
+        self.population, self.spread = population, float(spread)
         self._reached: tuple[Any, ...] | None = None  # what the last replay came to, to go on from
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reached": None}
 
-    def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
-        """A place in [0, 1], or an array of places."""
-        if "cma" not in asked.memo:
-            with one_thread():
-                asked.memo["cma"] = self._propose(asked)
-        proposed = asked.memo["cma"].get(name)
-        if proposed is None or proposed[0] != domain:
-            return self._otherwise(asked, name, domain)
-        return proposed[1]
-
-    def told(self, asked: Asked, name: str, domain: Domain, place: Any) -> None:
-        """A parameter of the trial is settled."""
-        self._otherwise.told(asked, name, domain, place)
-
     def _propose(self, asked: Asked) -> dict[str, tuple[Domain, Any]]:
+        """What a normal distribution draws for all numbers that every trial has."""
         try:
             cmaes = importlib.import_module("cmaes")
         except ImportError as error:

@@ -32,26 +32,33 @@ def unfinished(history: History, rows: np.ndarray) -> np.ndarray:
     return np.array(sorted(n for n in (*stopped, *others) if n in ledger.reports), int)
 
 
-def curves_of(history: History, numbers: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points with a last column for the step, from 0 to 1 by its logarithm, and the losses there.
+def curves_of(
+    history: History, numbers: np.ndarray, x: np.ndarray, slopes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points with a last column for the step, from 0 to 1 by its logarithm, the losses there, and their slopes.
 
-    A complete trial without reports counts at the last step.
+    A complete trial without reports counts at the last step. Slopes belong to the value that was told at the end.
     """
     ledger, sign = history.ledger, history.ledger.signs[0]
     known = [ledger.reports.get(int(number), {}) for number in numbers]
-    last = max((max(reports) for reports in known if reports), default=1)
-    rows, values = [], []
+    last = max((max(reports) for reports in known if reports), default=0)
+    rows, values, rises = [], [], []
     for place, (number, reports) in enumerate(zip(numbers.tolist(), known, strict=True)):
         steps = _thinned(sorted(reports))
         found = {step: reports[step] for step in steps}
+        end = None
         if ledger.state[number] == TrialState.COMPLETE:
-            found[steps[0] if steps else last] = float(ledger.values[number, 0])
+            end = steps[0] if steps else last
+            found[end] = float(ledger.values[number, 0])
         for step, value in found.items():
             if math.isfinite(value):
-                rows.append(np.append(x[place], math.log1p(step) / math.log1p(max(last, 1))))
+                rows.append(np.append(x[place], math.log1p(step) / math.log1p(last) if last else 1.0))
                 values.append(sign * value)
+                rises.append(
+                    np.append(slopes[place] if step == end else np.full(x.shape[1], math.nan), math.nan)
+                )
     kept = slice(max(len(rows) - _MOST_VALUES, 0), None)
-    return np.array(rows)[kept], np.array(values)[kept]
+    return np.array(rows)[kept], np.array(values)[kept], np.array(rises)[kept]
 
 
 def _thinned(steps: list[int]) -> list[int]:

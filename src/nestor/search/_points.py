@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,18 +66,17 @@ class Points:
             inside &= ((x[:, span] > -1e-9) & (x[:, span] < 1 + 1e-9)).all(axis=1)
         return x, active, inside
 
-    def slopes(self, numbers: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def slopes(self, numbers: np.ndarray) -> np.ndarray:
         """The derivatives of the loss by the columns, NaN where one is not known. [n, columns]."""
-        found = np.full(x.shape, np.nan)
+        found = np.full((len(numbers), self.width), np.nan)
         for row, number in enumerate(numbers.tolist()):
             told = self.ledger.gradients.get(number)
             for name, slope in (told or {}).items():
                 domain = self.domains.get(name)
                 if isinstance(domain, Float | Array) and domain.count is None:
-                    span = self.spans[name]
-                    size = math.log(domain.high / domain.low) if domain.log else domain.high - domain.low
-                    value = _values(domain, x[row, span]) if domain.log else 1.0
-                    found[row, span] = np.ravel(slope) * size * value
+                    column = self.ledger.columns[name]
+                    value = column.arrays[number] if isinstance(domain, Array) else column.values[number]
+                    found[row, self.spans[name]] = np.ravel(np.asarray(slope, float) * domain.rise(value))
         found[~np.isfinite(found)] = np.nan
         return found * self.ledger.signs[0]
 
@@ -138,13 +136,6 @@ def _columns(domain: Domain) -> int:
     if isinstance(domain, Array):
         return domain.size
     return domain.count if isinstance(domain, Categorical) else 1
-
-
-def _values(domain: Float | Array, places: np.ndarray) -> np.ndarray:
-    """The values at places of a float or an array, as a flat array."""
-    if isinstance(domain, Array):
-        return domain.from_unit(places)
-    return np.array([domain.from_unit(float(places[0]))])
 
 
 def choose_rows(history: History, best: np.ndarray, most: int) -> np.ndarray:

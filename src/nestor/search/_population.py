@@ -31,7 +31,7 @@ class PopulationBasedTraining:
     Args:
         population: how many members there are.
         interval: steps between two comparisons.
-        share: of the population, those that are replaced, and those that are copied: in (0, 0.5].
+        share: of the population, those that are replaced, and those that are copied: in (0, 0.5]; at least one.
         spread: the standard deviation of a move, in units of the range (of its logarithm, with ``log=True``).
         resample: the probability with which a parameter is drawn anew instead; a choice is moved only so.
         seed: makes the moves repeatable; None takes a new one.
@@ -93,8 +93,13 @@ class PopulationBasedTraining:
         return ledger.size - forks >= self.population
 
     def promote(self, ledger: Ledger) -> int | None:
-        """A paused member that all others have come up to, and that is not among the worst: the slowest first."""
-        found = [(step, number) for number, step, worst in self._ready(ledger) if number not in worst]
+        """A paused member that all others have come up to, and that nothing replaces: the slowest first."""
+        ready = self._ready(ledger)
+        found = [
+            (step, number)
+            for number, step, worst in ready
+            if number not in worst or not self._parents(ledger, step, worst)
+        ]
         return min(found)[1] if found else None
 
     def fork(self, ledger: Ledger) -> dict[str, Any] | None:
@@ -102,8 +107,7 @@ class PopulationBasedTraining:
         for number, step, worst in self._ready(ledger):
             if number not in worst:
                 continue
-            best = self._ranked(ledger, step)[: len(worst)]
-            parents = [other for other in best if other in ledger.checkpoints and other not in worst]
+            parents = self._parents(ledger, step, worst)
             if not parents:
                 continue
             parent = parents[mixed(self.seed, number, "parent") % len(parents)]
@@ -134,9 +138,14 @@ class PopulationBasedTraining:
                 ready.append((number, step, worst[step]))
         return ready
 
+    def _parents(self, ledger: Ledger, step: int, worst: set[int]) -> list[int]:
+        """The best that can be copied: those of them that failed since they reported have left no checkpoint."""
+        alive = [n for n in self._ranked(ledger, step) if n in ledger.checkpoints and n not in worst]
+        return alive[: len(worst)]
+
     def _count(self, members: int) -> int:
-        """How many of some members are replaced."""
-        return int(members * self.share) if members > 1 else 0
+        """How many of some members are replaced: at least one."""
+        return max(int(members * self.share), 1) if members > 1 else 0
 
     def _ranked(self, ledger: Ledger, step: int) -> list[int]:
         """The numbers of those that reported at a step, the best first."""

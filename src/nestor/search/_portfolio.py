@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nestor.search._arguments import whole_or_none
 from nestor.search._curves import told
 from nestor.search._gp import GPSampler, known_trials
 from nestor.search._samplers import Asked, QuasiRandomSampler, Sampler, seed_or_new
@@ -24,7 +25,7 @@ class PortfolioSampler:
     more than 60 columns without gradients. Which of them makes a trial follows from its number and the history, so
     that a study with this sampler can be repeated and resumed like any other.
 
-    Cost: 20 to 80 ms of CPU a trial, after 300 trials about 20 ms; with gradients more, see `GPSampler`.
+    Cost: 20 to 50 ms of CPU a trial, after 300 trials about 20 ms; with gradients more, see `GPSampler`.
 
     Args:
         seed: makes the study repeatable; None takes a new one.
@@ -39,7 +40,7 @@ class PortfolioSampler:
 
     def __init__(self, seed: int | None = None, *, n_startup: int | None = None):
         self.seed = seed_or_new("PortfolioSampler", seed)
-        self.n_startup = n_startup
+        self.n_startup = whole_or_none("PortfolioSampler", "n_startup", n_startup, example=10)
         self._start = QuasiRandomSampler(self.seed)
         self._tpe, self._gp = TPESampler(self.seed, n_startup=1), GPSampler(self.seed, n_startup=1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +82,6 @@ class Process:
     """
 
     def __init__(self, data: Data, scales: np.ndarray, noise: float, kernel: Kernel = matern):
-        from scipy.linalg import cho_factor, cho_solve
-
         self.data, self.scales, self.noise, self.kernel = data, scales, noise, kernel
         self.lengths = scales[data.groups]
         self.x = data.x / self.lengths
@@ -89,37 +89,41 @@ class Process:
         self._told = np.concatenate([data.y - self.centre, data.told * self.lengths[data.column]])
         covariance = self._covariance()
         covariance[np.diag_indices(data.size)] += noise
-        self._factor = cho_factor(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve(self._factor, self._told, check_finite=False)
+        self._factor = _lower_factor(covariance)
+        self._weights = _lapack()[1](self._factor, self._told, lower=1)[0]
         self.amplitude = max(float(self._told @ self._weights) / data.size, 1e-12)
-        self._inverse: np.ndarray | None = None
 
-    @property
+    @functools.cached_property
+    def _between(self) -> Parts:
+        """The kernel and its derivatives between all points."""
+        return self.kernel(squares(self.x, self.x))
+
+    @functools.cached_property
+    def _between_sloped(self) -> tuple[np.ndarray, Parts]:
+        """The differences of points with slopes, and the kernel and its derivatives there."""
+        a = self.x[self.data.sloped]
+        s = a[:, None, :] - a[None, :, :]
+        return s, self.kernel((s * s).sum(axis=-1))
+
+    @functools.cached_property
     def inverse(self) -> np.ndarray:
         """The inverse of the covariance."""
-        inverse = self._inverse
-        if inverse is None:
-            from scipy.linalg import cho_solve
-
-            inverse = self._inverse = np.asarray(
-                cho_solve(self._factor, np.eye(self.data.size), check_finite=False)
-            )
-        return inverse
+        lower = np.tril(_lapack()[2](self._factor, lower=1)[0])
+        return lower + np.tril(lower, -1).T
 
     def _covariance(self) -> np.ndarray:
         """Of what was told, without noise."""
-        n, d = self.data.x.shape
-        values = self.kernel(squares(self.x, self.x))[0]
+        d = self.data.x.shape[1]
+        values = self._between[0]
         if not len(self.data.told):
-            return values
-        a = self.x[self.data.sloped]
+            return values.copy()
         keep = self.data.keep
-        across = self.cross(self.x)[:, n:]
-        s = a[:, None, :] - a[None, :, :]
-        _, first, second, _ = self.kernel((s * s).sum(axis=-1))
+        across = self._slopes_across(self.x)
+        s = self._between_sloped[0]
+        _, first, second, _ = self._between_sloped[1]
         both = -4.0 * second[:, :, None, None] * s[..., :, None] * s[..., None, :]
         both[..., np.arange(d), np.arange(d)] -= 2.0 * first[:, :, None]
-        both = both.transpose(0, 2, 1, 3).reshape(len(a) * d, len(a) * d)[np.ix_(keep, keep)]
+        both = both.transpose(0, 2, 1, 3).reshape(len(s) * d, len(s) * d)[np.ix_(keep, keep)]
         return np.block([[values, across], [across.T, both]])
 
     def cross(self, points: np.ndarray) -> np.ndarray:
@@ -127,10 +131,13 @@ class Process:
         values = self.kernel(squares(points, self.x))[0]
         if not len(self.data.told):
             return values
+        return np.concatenate([values, self._slopes_across(points)], axis=1)
+
+    def _slopes_across(self, points: np.ndarray) -> np.ndarray:
+        """The covariance of values at points with the slopes that were told. [m, slopes]."""
         s = points[:, None, :] - self.x[self.data.sloped][None, :, :]
         first = self.kernel((s * s).sum(axis=-1))[1]
-        slopes = (-2.0 * first[..., None] * s).reshape(len(points), -1)[:, self.data.keep]
-        return np.concatenate([values, slopes], axis=1)
+        return (-2.0 * first[..., None] * s).reshape(len(points), -1)[:, self.data.keep]
 
     def mean_and_deviation(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean and the standard deviation at points. [m, d] -> [m], [m]."""
@@ -160,7 +167,7 @@ class Process:
 
     def log_likelihood(self) -> float:
         """The logarithm of the density of what was told, up to a constant, at the best amplitude."""
-        diagonal = np.log(np.diagonal(self._factor[0])).sum()
+        diagonal = np.log(np.diagonal(self._factor)).sum()
         return (
             -0.5 * self.data.size * math.log(self.amplitude)
             - float(diagonal)
@@ -173,15 +180,15 @@ class Process:
         weights = self._weights
         inner = np.outer(weights, weights) / self.amplitude - self.inverse
         by_noise = 0.5 * self.noise * float(np.trace(inner))
-        first, second = self.kernel(squares(self.x, self.x))[1:3]
+        first = self._between[1]
         by_column = _spread(inner[:n, :n] * first, self.x, self.x)
         if len(self.data.told):
-            by_column += self._slopes_by_column(inner, second)
+            by_column += self._slopes_by_column(inner)
             more = 1.0 - self._told[n:] * weights[n:] / self.amplitude
             by_column += np.bincount(self.data.column, more, minlength=d)
         return np.bincount(self.data.groups, by_column, minlength=len(self.scales)), by_noise
 
-    def _slopes_by_column(self, inner: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def _slopes_by_column(self, inner: np.ndarray) -> np.ndarray:
         """The share that the covariances of slopes have in the derivative by the logarithms of the lengths."""
         (n, d), sloped = self.data.x.shape, self.data.sloped
         k = len(sloped)
@@ -196,13 +203,28 @@ class Process:
         both = np.zeros((k * d, k * d))
         both[np.ix_(self.data.keep, self.data.keep)] = inner[n:, n:]
         both = both.reshape(k, d, k, d)
-        s = s[sloped]
-        near, far, third = self.kernel((s * s).sum(axis=-1))[1:]
+        s, (_, near, far, third) = self._between_sloped
         right = np.einsum("aibj,abj->abi", both, s)
         traces = np.einsum("aibi->ab", both)
         pairs = -4.0 * third * np.einsum("abi,abi->ab", right, s) - 2.0 * far * traces
         found += _spread(pairs, self.x[sloped], self.x[sloped])
         return found + np.einsum("ab,abi,abi->i", 4.0 * far, right, s)
+
+
+@functools.cache
+def _lapack() -> Any:
+    """The routines that factorise, solve and invert, without what SciPy checks around them."""
+    from scipy.linalg import get_lapack_funcs
+
+    return get_lapack_funcs(("potrf", "potrs", "potri"), dtype=np.float64)
+
+
+def _lower_factor(covariance: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor; what lies above the diagonal means nothing."""
+    factor, code = _lapack()[0](covariance, lower=1, clean=0)
+    if code:
+        raise np.linalg.LinAlgError("the covariance of the trials cannot be factorised")
+    return factor
 
 
 def _spread(pairs: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -236,13 +258,13 @@ def loss(settings: np.ndarray, data: Data, kernel: Kernel = matern) -> tuple[flo
 
 
 def fitted(
-    data: Data, part: np.ndarray | None = None, kernel: Kernel = matern, turns: int = 25
+    data: Data, sample: Data | None = None, kernel: Kernel = matern, turns: int = 25
 ) -> tuple[Process, float]:
     """The process with the settings of maximal posterior density, and the logarithm of that density.
 
     Args:
         data: what it is told.
-        part: the rows that the settings are fitted to; None for all.
+        sample: what of it the settings are fitted to; None for all.
         kernel: `matern` or `gauss`.
         turns: at most so many steps of L-BFGS.
     """
@@ -253,16 +275,20 @@ def fitted(
     bounds = [(math.log(_LEAST_SCALE), math.log(_LARGEST_SCALE))] * groups
     found = minimize(
         *(loss, start),
-        args=(data if part is None else data.part(part), kernel),
+        args=(data if sample is None else sample, kernel),
         jac=True,
         method="L-BFGS-B",
         bounds=[*bounds, (math.log(_LEAST_NOISE), math.log(_LARGEST_NOISE))],
         options={"maxiter": turns},
     )
-    scales, noise = np.exp(found.x[:-1]), math.exp(found.x[-1])
+    return settled(data, np.exp(found.x[:-1]), math.exp(found.x[-1]), kernel), -float(found.fun)
+
+
+def settled(data: Data, scales: np.ndarray, noise: float, kernel: Kernel) -> Process:
+    """The process with these settings, or with as much more noise as it takes to factorise the covariance."""
     for _ in range(8):
         try:
-            return Process(data, scales, noise, kernel), -float(found.fun)
+            return Process(data, scales, noise, kernel)
         except np.linalg.LinAlgError:
             noise *= 30.0
     raise np.linalg.LinAlgError("the covariance of the trials cannot be factorised")

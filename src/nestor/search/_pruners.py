@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._ledger import Ledger
 from nestor.search._records import TrialState
-from nestor.search._samplers import mixed
 
 GO_ON, STOP, PAUSE = TrialState.RUNNING, TrialState.PRUNED, TrialState.PAUSED
 
@@ -86,11 +86,15 @@ class Curves:
         return number != self.number and (self.horizon is None or number <= self.horizon)
 
 
+def losses_of(values: list[Any], signs: np.ndarray) -> np.ndarray:
+    """Reported values, one alone or one an objective, as losses; NaN where an objective lacks. [n, objectives]."""
+    lacking = (math.nan,) * (len(signs) - 1)
+    return np.array([value if isinstance(value, tuple) else (value, *lacking) for value in values]) * signs
+
+
 def dominated_shares(values: list[Any], signs: np.ndarray) -> list[float]:
     """For each of some values, one an objective, the share of them that dominate it; NaN where an objective lacks."""
-    count = len(signs)
-    whole = [value if isinstance(value, tuple) else (value,) + (math.nan,) * (count - 1) for value in values]
-    losses = np.array(whole) * signs
+    losses = losses_of(values, signs)
     not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=-1)
     better = not_worse & (losses[:, None, :] < losses[None, :, :]).any(axis=-1)
     shares = better.sum(axis=0) / len(values)
@@ -125,7 +129,7 @@ class PercentilePruner:
         percentile: from 0 to 100; of 25, a trial must be among the best quarter.
         n_startup_trials: complete trials at this step before any is stopped.
         n_warmup_steps: steps before a trial may be stopped.
-        interval_steps: looks at every so manieth step.
+        interval_steps: looks at the first report in every so many steps.
 
     >>> from nestor import search
     >>> search.create_study(pruner=search.PercentilePruner(25.0)).pruner.percentile
@@ -144,22 +148,33 @@ class PercentilePruner:
             raise BadArgument(
                 "PercentilePruner", "percentile", got=percentile, want="in [0, 100]", do="pass 50"
             )
-        if interval_steps < 1:
-            raise BadArgument(
-                "PercentilePruner", "interval_steps", got=interval_steps, want=">= 1", do="pass 1"
-            )
-        self.percentile, self.n_startup_trials = float(percentile), n_startup_trials
-        self.n_warmup_steps, self.interval_steps = n_warmup_steps, interval_steps
+        where, self.percentile = "PercentilePruner", float(percentile)
+        self.n_startup_trials = whole(where, "n_startup_trials", n_startup_trials, least=0)
+        self.n_warmup_steps = whole(where, "n_warmup_steps", n_warmup_steps, least=0)
+        self.interval_steps = whole(where, "interval_steps", interval_steps)
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """``PRUNED`` where its best value is worse than the percentile."""
-        if step < self.n_warmup_steps or (step - self.n_warmup_steps) % self.interval_steps:
+        own = curves.own
+        earlier = max((known for known in own if self.n_warmup_steps <= known < step), default=-math.inf)
+        begins = step - (step - self.n_warmup_steps) % self.interval_steps
+        if step < self.n_warmup_steps or earlier >= begins:
             return GO_ON
         losses = curves.complete(step)
+        losses = losses[~np.isnan(losses)]
         if len(losses) < max(self.n_startup_trials, 1):
             return GO_ON
-        best = min((loss for loss in curves.own.values() if not math.isnan(loss)), default=math.inf)
-        return STOP if best > np.nanpercentile(losses, self.percentile) else GO_ON
+        best = min((loss for loss in own.values() if not math.isnan(loss)), default=math.inf)
+        return STOP if best > _percentile(losses, self.percentile) else GO_ON
+
+
+def _percentile(losses: np.ndarray, percentile: float) -> float:
+    """The percentile of losses that may be infinite, linear between two of them."""
+    place = percentile / 100.0 * (len(losses) - 1)
+    ordered, low = np.sort(losses), int(place)
+    left, right = float(ordered[low]), float(ordered[min(low + 1, len(losses) - 1)])
+    share = place - low
+    return left if share == 0.0 or left == right else left * (1.0 - share) + right * share
 
 
 class MedianPruner(PercentilePruner):
@@ -168,7 +183,7 @@ class MedianPruner(PercentilePruner):
     Args:
         n_startup_trials: complete trials at this step before any is stopped.
         n_warmup_steps: steps before a trial may be stopped.
-        interval_steps: looks at every so manieth step.
+        interval_steps: looks at the first report in every so many steps.
 
     >>> from nestor import search
     >>> def objective(trial):
@@ -214,6 +229,11 @@ class ThresholdPruner:
             raise BadArgument(
                 "ThresholdPruner", "lower, upper", got="None", want="at least one", do="pass upper="
             )
+        if lower is not None and upper is not None and not lower <= upper:
+            got = f"{lower}, {upper}"
+            raise BadArgument(
+                "ThresholdPruner", "lower, upper", got=got, want="lower <= upper", do="swap them"
+            )
         self.lower = -math.inf if lower is None else lower
         self.upper = math.inf if upper is None else upper
         self.n_warmup_steps = n_warmup_steps
@@ -242,188 +262,18 @@ class PatientPruner:
     """
 
     def __init__(self, pruner: Pruner | None, patience: int, *, min_delta: float = 0.0):
-        if patience < 0 or min_delta < 0:
-            got = f"{patience}, {min_delta}"
-            raise BadArgument("PatientPruner", "patience, min_delta", got=got, want=">= 0", do="pass 5")
-        self.pruner, self.patience, self.min_delta = pruner, patience, min_delta
+        if not min_delta >= 0:
+            raise BadArgument("PatientPruner", "min_delta", got=min_delta, want=">= 0", do="pass 0.0")
+        self.pruner, self.min_delta = pruner, min_delta
+        self.patience = whole("PatientPruner", "patience", patience, least=0, example=5)
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """What the other pruner says, or ``PRUNED``, once the last reports bring nothing."""
-        told = np.array([curves.reported(known) for known in sorted(curves.own)])
-        losses = told * curves.ledger.signs[: told.shape[1]]
+        reports = curves.ledger.reports[curves.number]
+        losses = losses_of([reports[known] for known in sorted(reports)], curves.ledger.signs)
+        losses = losses[:, ~np.isnan(losses).all(axis=0)]  # those that are reported
+        losses = np.where(np.isnan(losses), math.inf, losses)  # what is no number is no improvement
         before, recent = losses[: -self.patience - 1], losses[-self.patience - 1 :]
         if not len(before) or not (before.min(axis=0) + self.min_delta < recent.min(axis=0)).all():
             return GO_ON
         return STOP if self.pruner is None else self.pruner(curves, step)
-
-
-class SuccessiveHalvingPruner:
-    """Asynchronous successive halving: at steps r, r eta, r eta^2, ... only the best of eta trials go on.
-
-    With ``promote=True`` a trial that has a checkpoint pauses instead of ending. When others came to that step and
-    left it among the best, it is resumed: `Study.ask` hands it out again, and its objective finds what it saved
-    in ``trial.restored``.
-
-    Args:
-        min_resource: the first step at which trials are compared.
-        reduction_factor: eta.
-        promote: whether trials pause and may come back.
-        min_early_stopping_rate: steps of this ladder that are left out at the start.
-
-    >>> from nestor import search
-    >>> def objective(trial):
-    ...     x = trial.suggest_float("x", 0, 1)
-    ...     for step in range(trial.restored or 0, 9):
-    ...         trial.checkpoint(step + 1)
-    ...         trial.report(x, step + 1)
-    ...         if trial.should_prune():
-    ...             raise search.TrialPruned("others are better")
-    ...     return x
-    >>> pruner = search.SuccessiveHalvingPruner(1, 3, promote=True)
-    >>> study = search.create_study(sampler=search.RandomSampler(seed=0), pruner=pruner)
-    >>> study.optimize(objective, n_trials=27)
-    >>> sum(trial.attempt > 1 for trial in study.trials) > 0
-    True
-
-    Source: Li et al., A system for massively parallel hyperparameter tuning, MLSys 2020.
-    """
-
-    def __init__(
-        self,
-        min_resource: int = 1,
-        reduction_factor: int = 4,
-        *,
-        promote: bool = False,
-        min_early_stopping_rate: int = 0,
-    ):
-        if min_resource < 1:
-            raise BadArgument(
-                "SuccessiveHalvingPruner", "min_resource", got=min_resource, want=">= 1", do="pass 1"
-            )
-        if reduction_factor < 2:
-            got = reduction_factor
-            raise BadArgument(
-                "SuccessiveHalvingPruner", "reduction_factor", got=got, want=">= 2", do="pass 4"
-            )
-        self.min_resource, self.reduction_factor, self.promotes = min_resource, reduction_factor, promote
-        self.min_early_stopping_rate = min_early_stopping_rate
-
-    def __call__(self, curves: Curves, step: int) -> TrialState:
-        """``PRUNED`` or ``PAUSED`` at the foot of a rung where too many are better."""
-        rung = self._rung(step)
-        earlier = max((known for known in curves.own if known < step), default=-1)
-        if rung is None or self._rung(earlier) == rung:
-            return GO_ON
-        others = self._at(curves, rung)
-        if self._leads(curves.own[step], list(others.values())):
-            return GO_ON
-        return PAUSE if self.promotes else STOP
-
-    def promote(self, ledger: Ledger) -> int | None:
-        """The paused trial that has come among the best of its rung, the farthest first."""
-        found: list[tuple[int, int]] = []
-        for number in ledger.paused:
-            curves = Curves(ledger, number)
-            rung = self._rung(max(curves.own, default=-1))
-            if rung is None or not self._is_mine(number):
-                continue
-            first = min(step for step in curves.own if self._rung(step) == rung)
-            others = list(self._at(curves, rung).values())
-            if len(others) + 1 >= self.reduction_factor and self._leads(curves.own[first], others):
-                found.append((-rung, number))
-        return min(found)[1] if found else None
-
-    def _leads(self, loss: float, others: list[float]) -> bool:
-        """Whether a loss is among the best of eta; alone, it is."""
-        better = sum(other < loss for other in others)
-        return not math.isnan(loss) and better < max((len(others) + 1) // self.reduction_factor, 1)
-
-    def _rung(self, step: int) -> int | None:
-        """How many comparisons lie at or before a step, less one; None before the first."""
-        rung, foot = -1, self.min_resource * self.reduction_factor**self.min_early_stopping_rate
-        while step >= foot:
-            rung, foot = rung + 1, foot * self.reduction_factor
-        return None if rung < 0 else rung
-
-    def _at(self, curves: Curves, rung: int) -> dict[int, float]:
-        """Number to loss of the others, at their first report on a rung."""
-        first: dict[int, float] = {}
-        for step in sorted(curves.ledger.steps):
-            if self._rung(step) == rung:
-                for number, loss in curves.others(step).items():
-                    if self._is_mine(number):
-                        first.setdefault(number, loss)
-        return first
-
-    def _is_mine(self, number: int) -> bool:
-        """Whether a trial is among those that are compared."""
-        return True
-
-
-class HyperbandPruner:
-    """Successive halving in several brackets, which begin to compare at r, r eta, r eta^2, ...
-
-    Which bracket a trial is in follows from its number. Trials are compared within their bracket.
-
-    Args:
-        min_resource: r.
-        max_resource: the step at which a trial ends.
-        reduction_factor: eta.
-        promote: whether trials pause and may come back; see `SuccessiveHalvingPruner`.
-
-    >>> from nestor import search
-    >>> pruner = search.HyperbandPruner(1, 27, 3)
-    >>> sorted({pruner.bracket(number) for number in range(100)})
-    [0, 1, 2, 3]
-
-    Source: Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, Hyperband, JMLR 18, 2018.
-    """
-
-    def __init__(
-        self,
-        min_resource: int = 1,
-        max_resource: int = 81,
-        reduction_factor: int = 3,
-        *,
-        promote: bool = False,
-    ):
-        if not max_resource >= min_resource >= 1:
-            got = f"{min_resource}, {max_resource}"
-            raise BadArgument(
-                "HyperbandPruner",
-                "min_resource, max_resource",
-                got=got,
-                want="1 <= min <= max",
-                do="pass 1, 81",
-            )
-        count, foot = 1, min_resource * reduction_factor
-        while foot <= max_resource:
-            count, foot = count + 1, foot * reduction_factor
-        shares = [math.ceil(count * reduction_factor ** (count - 1 - b) / (count - b)) for b in range(count)]
-        self._ends = np.cumsum(shares).tolist()
-        self.brackets = [_Bracket(self, b, min_resource, reduction_factor, promote) for b in range(count)]
-
-    def bracket(self, number: int) -> int:
-        """The bracket of a trial."""
-        share = mixed(0, number, "bracket") % self._ends[-1]
-        return next(place for place, end in enumerate(self._ends) if share < end)
-
-    def __call__(self, curves: Curves, step: int) -> TrialState:
-        """What successive halving says within the bracket."""
-        return self.brackets[self.bracket(curves.number)](curves, step)
-
-    def promote(self, ledger: Ledger) -> int | None:
-        """A paused trial of any bracket that has come among the best."""
-        found = [number for bracket in self.brackets if (number := bracket.promote(ledger)) is not None]
-        return min(found, default=None)
-
-
-class _Bracket(SuccessiveHalvingPruner):
-    """Successive halving among the trials of one bracket."""
-
-    def __init__(self, whole: HyperbandPruner, place: int, resource: int, factor: int, promote: bool):
-        super().__init__(resource, factor, promote=promote, min_early_stopping_rate=place)
-        self._whole, self._place = whole, place
-
-    def _is_mine(self, number: int) -> bool:
-        return self._whole.bracket(number) == self._place

@@ -27,6 +27,7 @@ class Asked:
         history: the finished trials that it may learn from.
         given: the parameters that the trial has already: name to (domain, place in [0, 1]).
         memo: for what the sampler derives from those, from one suggestion to the next.
+        exactly: None, or name to the value that a place stands for, set by a sampler that means it to the last bit.
         commit: adds entries to the log of the study, for a sampler that must keep notes beside trials (those of
             other libraries); None where there is no log. What samplers suggest is written down without it.
 
@@ -39,12 +40,13 @@ class Asked:
     [0, 9, 0, 9]
     """
 
-    __slots__ = ("commit", "given", "history", "memo", "number")
+    __slots__ = ("commit", "exactly", "given", "history", "memo", "number")
 
     def __init__(self, number: int, history: History, commit: Callable[..., Any] | None = None):
         self.number, self.history, self.commit = number, history, commit
         self.given: dict[str, tuple[Domain, Any]] = {}
         self.memo: dict[Any, Any] = {}
+        self.exactly: dict[str, Any] | None = None
 
 
 @runtime_checkable
@@ -182,6 +184,9 @@ def _sobol(seed: int, block: int, coordinates: int, rows: int) -> np.ndarray:
 class GridSampler:
     """All combinations of given values, once each; then the study stops.
 
+    The trial of number k takes the k-th combination. So a study that had other trials before, or where some are
+    enqueued, goes without the combinations of their numbers.
+
     Args:
         grid: parameter name to the values that it takes.
         seed: shuffles the combinations; None takes them in order.
@@ -220,5 +225,8 @@ class GridSampler:
         if not domain.contains(value):
             raise BadArgument("GridSampler", "grid", got=value, want=f"in {domain}", do=f"mend '{name}'")
         if isinstance(domain, Array):
-            return domain.to_unit(np.asarray(value, float))
+            value = np.asarray(value, float)
+        asked.exactly = {**(asked.exactly or {}), name: value}
+        if isinstance(domain, Array):
+            return domain.to_unit(value)
         return float(domain.to_unit(np.array(domain.encode(value))))

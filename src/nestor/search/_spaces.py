@@ -96,6 +96,10 @@ class Float:
             value = self.low + place * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
+    def rise(self, values: Any) -> Any:
+        """The derivative of the value by the place in [0, 1], at values of any shape."""
+        return (math.log(self.high) - math.log(self.low)) * values if self.log else self.high - self.low
+
     def encode(self, value: Any) -> float:
         """A value as the number that is stored."""
         return float(value)
@@ -320,6 +324,10 @@ class Array:
         else:
             values = self.low + place * (self.high - self.low)
         return np.clip(values, self.low, self.high)
+
+    def rise(self, values: Any) -> Any:
+        """The derivatives of the entries by their places in [0, 1], at values of any shape."""
+        return Float(self.low, self.high, self.log).rise(values)
 
     def as_json(self) -> list[Any]:
         """Itself as a list that JSON can hold."""

@@ -17,6 +17,7 @@ from nestor.search._spaces import Array, Categorical, Domain
 _MOST_GOOD = 25
 _MOST_BAD = 1500  # of more, every so manieth by rank: the density changes little, the cost is bounded
 _CANDIDATES = 8
+_ENDLESS = 1e300  # losses beyond count as this, where their distances count
 _RISK_WIDTH = 0.05  # of the kernels that tell where trials fail; narrower, because the edge is sharp
 _RISK_WEIGHT = 5.0
 
@@ -298,7 +299,7 @@ def non_dominated(losses: np.ndarray) -> np.ndarray:
 def _crowding(losses: np.ndarray) -> np.ndarray:
     """The crowding distance of NSGA-II: how far apart a row's neighbours are. [n, k] -> [n]."""
     distance = np.zeros(len(losses))
-    for column in losses.T:
+    for column in np.clip(losses, -_ENDLESS, _ENDLESS).T:
         order = np.argsort(column, kind="stable")
         span = max(float(column[order[-1]] - column[order[0]]), 1e-300)
         distance[order[[0, -1]]] = np.inf

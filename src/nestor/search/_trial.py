@@ -150,7 +150,9 @@ class Trial:
                 )
             return self._settle(name, domain, value, None)
         place = self._sampler(self._asked, name, domain)
-        return self._settle(name, domain, domain.from_unit(place), place)
+        exactly = self._asked.exactly
+        value = exactly[name] if exactly is not None and name in exactly else domain.from_unit(place)
+        return self._settle(name, domain, value, place)
 
     def _check(self, name: str, domain: Domain) -> None:
         before = self._channel.ledger.latest.get(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,9 +70,7 @@ class Layout:
         """The derivative by the place in [0, 1]^d, from the one by the values."""
         parts = []
         for domain, leaf, slope in zip(self.domains, leaves, gradient, strict=True):
-            span = math.log(domain.high / domain.low) if domain.log else domain.high - domain.low
-            scale = span * np.asarray(leaf, float) if domain.log else span
-            parts.append(np.ravel(np.asarray(slope, float) * scale))
+            parts.append(np.ravel(np.asarray(slope, float) * domain.rise(np.asarray(leaf, float))))
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _split(self, vector: np.ndarray) -> list[np.ndarray]:

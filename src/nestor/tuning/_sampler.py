@@ -32,7 +32,8 @@ class DescentSampler:
         other: the other sampler; None is ``search.GPSampler(seed)``.
         patience: trials of the other sampler without progress before a descent.
 
-    Without gradients it is the other sampler.
+    Without gradients it is the other sampler. A trial that misses a constraint is no place to descend from, and
+    shortens the step that led to it.
 
     Cost: that of the other sampler, or some 5 ms for a step of a descent.
 
@@ -54,6 +55,11 @@ class DescentSampler:
         self.other: Sampler = GPSampler(seed) if other is None else other
         self.patience = as_count("DescentSampler", "patience", patience)
         self._rows: weakref.WeakKeyDictionary[Any, _Rows] = weakref.WeakKeyDictionary()
+
+    @property
+    def limit(self) -> int | None:
+        """How many trials the other sampler would make, or None."""
+        return getattr(self.other, "limit", None)
 
     def __call__(self, asked: Any, name: str, domain: Any) -> Any:
         """A place in [0, 1], or an array of places."""
@@ -112,7 +118,7 @@ class _Row(NamedTuple):
         picked: its choices, name and value as text.
         form: name and domain of what a descent can move along, in order.
         point: those in [0, 1]^d.
-        loss: less is better; infinite where the trial is not complete.
+        loss: less is better; infinite where the trial is not complete, or misses a constraint.
         slopes: of the loss by the point, or None.
     """
 
@@ -151,12 +157,12 @@ def _read(ledger: Any, number: int) -> _Row:
             continue
         form.append((name, domain))
         values = np.asarray(value, float)
-        span = math.log(domain.high / domain.low) if domain.log else domain.high - domain.low
         parts.append(np.ravel(domain.to_unit(values)))
-        slope = np.asarray(told.get(name, math.nan), float) * span * (values if domain.log else 1.0)
+        slope = np.asarray(told.get(name, math.nan), float) * domain.rise(values)
         slopes.append(np.ravel(np.broadcast_to(slope, values.shape)))
     value = float(ledger.values[number, 0] * ledger.signs[0])
-    good = ledger.state[number] == TrialState.COMPLETE and math.isfinite(value)
+    kept = not any(missed > 0 for missed in ledger.constraints.get(number, ()))
+    good = ledger.state[number] == TrialState.COMPLETE and math.isfinite(value) and kept
     slope = np.concatenate(slopes) * ledger.signs[0]
     known = slope if good and np.isfinite(slope).all() else None
     return _Row(tuple(picked), tuple(form), np.concatenate(parts), value if good else math.inf, known)

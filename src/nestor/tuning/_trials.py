@@ -53,6 +53,8 @@ class _Compiled:
 
     def many(self, rows: Sequence[Sequence[Any]], sloped: bool, noted: bool) -> list[_Found]:
         """The same at several points; their number is padded to a power of two, so that few programs do."""
+        if not rows[0]:  # without hyperparameters they are one
+            return [self.one(rows[0], sloped, noted)] * len(rows)
         padded = 1 << (len(rows) - 1).bit_length()
         rows_and_more = [*rows, *[rows[-1]] * (padded - len(rows))]
         columns = [np.asarray(column, _dtype()) for column in zip(*rows_and_more, strict=True)]
