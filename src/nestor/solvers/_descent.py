@@ -166,7 +166,8 @@ def _step_at_a_rate(
     move = Move(trees.subtract(x, state.x), change, grad, state.grad, state.direction, state.slope, seen)
     memory = rule.remember(state.memory, move, finite & (state.phase != _FIRST))
     memory = look.keep(memory, seen, finite)
-    memory, direction, slope = _downhill(rule, memory, grad, finite, x, box)
+    steep = finite & (info.optimality > 0)
+    memory, direction, slope = _downhill(rule, memory, grad, finite, steep, x, box)
     step, after = rate.scale(state.rate, grad, direction)
     new_state = state._replace(
         info=info._replace(accepted=finite),
@@ -183,17 +184,17 @@ def _step_at_a_rate(
 
 
 def _downhill(
-    rule: Rule, memory: Any, grad: Tree, forgets: jax.Array, x: Tree, box: Box | None
+    rule: Rule, memory: Any, grad: Tree, forgets: jax.Array, steep: jax.Array, x: Tree, box: Box | None
 ) -> tuple[Any, Tree, jax.Array]:
     """The direction of the rule, or -grad where that one does not go down: (memory, direction, slope).
 
-    In a box the gradient is the projected one.
+    In a box the gradient is the projected one. `steep` says whether it is other than zero.
     """
     direction = rule.direction(memory, grad, x, box)
     residual = projected_gradient(x, grad, box)
     slope = trees.dot(grad, direction)
     downhill = (slope < 0) & jnp.isfinite(slope)
-    uphill = ~downhill & (trees.max_norm(trees.stop_gradient(residual)) > 0)
+    uphill = ~downhill & steep
     memory = rule.forget(memory, uphill & forgets)
     direction = trees.select(uphill, trees.negative(residual), direction)
     return memory, direction, jnp.where(uphill, -trees.dot(grad, residual), slope)
@@ -259,7 +260,9 @@ def _step_of_a_search(
     restart = gives_up & ~settle & ~rule.is_empty(memory)
     final = (gives_up & ~settle & ~restart) | exhausted
     memory = rule.forget(memory, restart)
-    memory, direction, base_slope = _downhill(rule, memory, base_grad, accepted, base_x, box)
+    # A trial is rejected only after a point that was none of the answers.
+    steep = ~accepted | (finite & (found.optimality > 0))
+    memory, direction, base_slope = _downhill(rule, memory, base_grad, accepted, steep, base_x, box)
     along = base_grad if box is None else direction
     length = _first_length(rule, search, memory, state, along, base_slope)
     searching = trees.select(accepted | restart, begin(length, base_value, base_slope), searching)
