@@ -5,12 +5,13 @@
             betty.run(), floor.run()      # what they took an outer step, where they arrived
 
 A process of its own keeps PyTorch's threads and JAX's out of each other's way, and lets memory be measured: the most
-that was resident, less what was resident right after the imports. `RUNNERS` has a line for every library; something
+that was resident, with the imports and above them. `RUNNERS` has a line for every library; something
 else to be measured is one more line: a function that imports and gives a function from the problem to what
 prepares a run. `python benchmarks/_levels_peers.py` compares all of them.
 
-The libraries and what had to be done for them: `_levels_in_torch`. `by_hand` and `on_paper`: `_levels_by_hand`. PyTorch
-runs on one thread, its faster setting at such sizes.
+The libraries and what had to be done for them: `_levels_in_torch`. `by_hand` and `on_paper`: `_levels_by_hand`.
+Everyone runs on one thread, the setting that takes least at such sizes: PyTorch by its own call, JAX by NPROC=1 in
+the environment. A library can be asked for in another setting, behind a plus (`SETTINGS`): `nestor+threads`.
 """
 
 import argparse
@@ -34,6 +35,15 @@ from _timing import Cost
 PROBLEMS: dict[str, Callable[..., Any]] = {"logistic": logistic, "reweighting": reweighting}
 
 
+ONE_THREAD = {"NPROC": "1"}  # read by XLA on a CPU; PyTorch does not read it
+SETTINGS: dict[str, dict[str, str]] = {
+    "": ONE_THREAD,
+    "threads": {},  # as many threads as the machine has cores, JAX's default
+    "lean": ONE_THREAD
+    | {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"},  # half the memory of compilation
+}
+
+
 class Run(NamedTuple):
     """One run: what it took an outer step, where it arrived, bytes (see `Worker`)."""
 
@@ -49,16 +59,19 @@ class Worker:
 
     A run's `memory`, in bytes of what is resident:
 
+    `whole`: the most since the process began, imports in it: what a machine must hold.
     `peak`: the most since the imports, less what was there right after them; compilation is in it.
     `running`: the most while a run was going on, less what was there before it.
     """
 
     def __init__(self, library: str, problem: str, **settings: Any):
+        library, _, setting = library.partition("+")
         if (message := missing(library)) is not None:
             raise ModuleNotFoundError(message)
         self.outer_steps = PROBLEMS[problem](**settings).outer_steps
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", library, problem, json.dumps(settings)],
+            env={**os.environ, **SETTINGS[setting]},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -98,6 +111,7 @@ class Worker:
 
 def missing(library: str) -> str | None:
     """What to do to get a library that cannot be imported, or None."""
+    library = library.partition("+")[0]
     peers = "pip install -e '.[peers]'"
     betty = "betty", "", "pip install --no-deps --ignore-requires-python betty-ml==0.2.1"
     remedies = {
@@ -139,6 +153,7 @@ def compared(
             "apart": float(f"{np.abs(warm.outer - first[0].outer).max():.1e}"),
             "moved": float(f"{np.abs(warm.outer - start_of(PROBLEMS[problem](**settings))).max():.1e}"),
             "loss": round(warm.loss, 5),
+            "whole_mb": round(timed[-1].memory["whole"] / 1e6, 1),
             "peak_mb": round(timed[-1].memory["peak"] / 1e6, 1),
             "running_mb": round(max(run.memory["running"] for run in timed) / 1e6, 1),
         }
@@ -153,6 +168,7 @@ def serve(library: str, problem: str, settings: dict[str, Any]) -> None:
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes elsewhere
     begin = RUNNERS[library]()
+    whole = _resident("VmHWM")
     _forget_the_most()
     imported = peak = _resident("VmRSS")
     start = begin(PROBLEMS[problem](**settings))
@@ -172,7 +188,7 @@ def serve(library: str, problem: str, settings: dict[str, Any]) -> None:
             "outer": outer.tolist(),
             "inner": inner.tolist(),
             "loss": loss,
-            "memory": {"peak": peak - imported, "running": most - before},
+            "memory": {"whole": max(whole, peak), "peak": peak - imported, "running": most - before},
         }
         print(json.dumps(told), file=protocol, flush=True)
 

@@ -5,7 +5,8 @@ example, and by exact differentiation of the step. By hand is the same computati
 a library: `by_hand` shares forward passes between the two losses, `plainly` takes a gradient wherever the formula has
 one, which is all that a library given two losses can do. The figures of the line are those
 of DARTS with a net 64-128-10 and batches of 100, where arithmetic decides; with 64-32-10 and batches of 50 it is
-Betty's cost of a call. A run is what a user waits for, `graph.run` to its end; the floor is the bare program.
+Betty's cost of a call. Everyone has one thread; `+threads` is JAX with a pool of them, `+lean` trades some speed for
+half the memory of compilation. A run is what a user waits for, `graph.run` to its end; the floor is the bare program.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from _levels_peers import compared, missing
 
 STEPS = {"outer_steps": 1000}
 LIBRARIES = ["nestor", "by_hand", "plainly", "betty", "hypertorch", "torchopt"]
+OTHERWISE = ["nestor+threads", "by_hand+threads", "nestor+lean"]  # see `_levels_peers.SETTINGS`
 
 
 def main() -> None:
@@ -22,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    darts = compared(LIBRARIES[:-1], "reweighting", rounds=rounds, hypergradient="darts", **STEPS)
+    darts = compared(LIBRARIES[:-1] + OTHERWISE, "reweighting", rounds=rounds, hypergradient="darts", **STEPS)
     exact = compared(LIBRARIES, "reweighting", rounds=rounds, hypergradient="unroll", **STEPS)
     small = compared(
         LIBRARIES[:4], "reweighting", rounds=rounds, hypergradient="darts", hidden=32, batch=50, **STEPS
@@ -48,6 +50,7 @@ def main() -> None:
             "darts": {name: darts[name].get("times_nestor") for name in LIBRARIES[3:-1]},
             "unroll": {name: exact[name].get("times_nestor") for name in LIBRARIES[3:]},
         },
+        "whole_process_mb": {name: found.get("whole_mb") for name, found in darts.items()},
         "rounds": rounds,
         "darts": darts,
         "darts, 64-32-10, batches of 50": small,

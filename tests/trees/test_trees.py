@@ -369,3 +369,14 @@ def test_a_linear_map_has_the_transpose_it_was_given_and_derivatives_of_any_orde
     np.testing.assert_allclose(
         jax.vmap(jax.grad(total(g)))(many), jax.vmap(jax.grad(total(f)))(many), rtol=1e-12
     )
+
+
+def test_an_array_is_taken_as_it_is_now():
+    """A NumPy array becomes one of JAX's at once: what is written into it later is not seen."""
+    room = np.zeros(4096 + 16, np.float32)
+    aligned = room[(-room.ctypes.data // 4) % 16 :][:4096]  # such memory a transfer would share
+    taken = trees.as_array(aligned)
+    aligned[:] = 7.0
+    np.testing.assert_array_equal(taken, np.zeros(4096))
+    assert not trees.as_array(np.float64(2.0)).weak_type
+    assert trees.as_array([1, 2]).shape == (2,)

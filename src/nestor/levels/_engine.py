@@ -146,7 +146,8 @@ class Engine:
             bound=0,
         )
         read = lambda given, carry, rows: Answer(carry.params, (), ())  # noqa: E731
-        answer = level.adjoint.attach(pinned, read, self._condition(j))(Given(inputs, known, states[: j + 1]))
+        condition = self._condition(j, moved=moving)
+        answer = level.adjoint.attach(pinned, read, condition)(Given(inputs, known, states[: j + 1]))
         return answer.x, states
 
     # --- moves ---------------------------------------------------------------------------------------
@@ -228,12 +229,20 @@ class Engine:
 
     # --- what holds at an answer, and how a move is undone --------------------------------------------
 
-    def _condition(self, j: int) -> Condition:
+    def _condition(self, j: int, *, moved: bool = False) -> Condition:
+        """What holds at the answer of level j.
+
+        Args:
+            j: the level.
+            moved: whether the level is known to have moved. Then the number of its last batch is plainly one less
+                than that of its next, which the compiler sees too: after a run of one move the batch is not
+                fetched a second time.
+        """
         level = self.plan.levels[j]
 
         def objective(x: Tree, given: Given) -> jax.Array:
-            last = jnp.maximum(given.states[j].drawn - 1, 0)  # the batch of the last move
-            return self.value(given, j, x, last, moving=False)[0]
+            last = given.states[j].drawn - 1
+            return self.value(given, j, x, last if moved else jnp.maximum(last, 0), moving=False)[0]
 
         def slope(x: Tree, given: Given) -> Tree:
             return self._slope(j)(lambda x: (objective(x, given), None))(x)[1]

@@ -136,7 +136,7 @@ def _level(
     check_fields(where, level, top)
     rows, source, data, example = prepare_data(where, "data", level.data)
     batches = _batches(where, level, rows, source)
-    batch = batches.draw(data, jax.random.key(0), jnp.int32(0)) if rows else example
+    batch = batches.example(data, jax.random.key(0)) if rows else example
     check_function(where, "loss", level.loss, 3 if level.stochastic else 2, level.stochastic)
     args = (trained, batch, jax.random.key(0))
     plain = _loss(level, seen)

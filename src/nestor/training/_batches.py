@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Tree = Any
 
@@ -53,6 +54,13 @@ class Batches(NamedTuple):
         positions = first + jnp.arange(self.size, dtype=jnp.int32)
         chosen = shuffled(key, epoch, positions, self.rows)
         return jax.tree.map(lambda leaf: leaf[chosen], data)
+
+    def example(self, data: Tree, key: Any) -> Tree:
+        """A tree of the shapes of a batch, to trace with: nothing is computed, and so nothing compiled."""
+        shapes = jax.eval_shape(self.draw, data, key, jnp.int32(0))
+        if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(shapes)):
+            return self.draw(data, key, jnp.int32(0))  # random keys have no zero
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def shuffled(key: jax.Array, epoch: jax.Array, positions: jax.Array, n: int) -> jax.Array:

@@ -72,7 +72,7 @@ def prepare(
     batches = prepare_batches(where, size, settings.shuffle, rows, source)
     steps = _steps(where, settings, batches)
     key = random_key(where, settings.key)
-    batch = batches.draw(captured_data, key, jnp.int32(0)) if rows else example
+    batch = batches.example(captured_data, key) if rows else example
     program, captured = _loss_program(where, loss, trained, whole, batch, key, settings.stochastic)
     validation, validation_captured = _validation(where, settings, loss, trained, whole, key)
     optimizer = prepare_optimizer(where, settings.optimizer, trained)
@@ -146,7 +146,7 @@ def trained_part(where: str, params: Tree) -> tuple[Tree, Callable[[Tree], Tree]
             want="a tree with at least one floating-point array",
             do="pass the parameters to start from; convert integers with .astype(float)",
         )
-    arrays = [jnp.asarray(leaf) if yes else None for leaf, yes in zip(leaves, moves, strict=True)]
+    arrays = [trees.as_array(leaf) if yes else None for leaf, yes in zip(leaves, moves, strict=True)]
     arrays = [a if a is None else jax.lax.convert_element_type(a, a.dtype) for a in arrays]
 
     def whole(trained: Tree) -> Tree:
@@ -167,7 +167,7 @@ def prepare_data(where: str, name: str, data: Any) -> tuple[int, Program | None,
         program, captured, _ = trace_function(
             where, name, data, jnp.int32(0), takes="the step number, an int32"
         )
-        example = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), program.out_shape)
+        example = Batches(0, 0, False, program).example(captured, None)
         return 0, program, captured, example
     if data is None:
         return 0, None, None, None
@@ -190,7 +190,7 @@ def prepare_data(where: str, name: str, data: Any) -> tuple[int, Program | None,
             want="a tree of arrays whose leading axes have one length, the number of examples",
             do="check the shapes; one row must be one example in every array",
         )
-    arrays = jax.tree.map(jnp.asarray, data)
+    arrays = jax.tree.map(trees.as_array, data)
     return rows.pop(), None, arrays, arrays
 
 

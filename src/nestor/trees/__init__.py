@@ -16,7 +16,7 @@ from nestor.trees._arithmetic import (
     subtract,
     zeros_like,
 )
-from nestor.trees._floats import floats, is_float, tangent_like, with_floats
+from nestor.trees._floats import as_array, floats, is_float, tangent_like, with_floats
 from nestor.trees._linear import linear_map
 from nestor.trees._records import graft, join, record, split, stop_gradient
 from nestor.trees._tangents import custom_jvp_on_perturbed, guarded
@@ -26,6 +26,7 @@ __all__ = [
     "add",
     "add_scaled",
     "all_finite",
+    "as_array",
     "custom_jvp_on_perturbed",
     "dot",
     "float_dtype",
