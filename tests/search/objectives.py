@@ -78,3 +78,17 @@ def climbs(trial: search.Trial) -> float:
             if trial.should_prune():
                 raise search.TrialPruned("waits for the others")
     return 1.2 - x[0] ** 2 - x[1] ** 2
+
+
+def truncated(trial: search.Trial) -> float:
+    raise EOFError("a truncated file")
+
+
+def with_children(trial: search.Trial) -> float:
+    """An objective that starts a process, as loaders of data do."""
+    import multiprocessing
+
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
+    child.start()
+    child.join()
+    return 1.0

@@ -28,7 +28,7 @@ import nestor.search as search
 folder = tempfile.TemporaryDirectory()
 study = search.create_study(storage=pathlib.Path(folder.name) / "s.db", sampler=search.TPESampler(seed=0))
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=12)
-study._storage.close()
+study.storage.close()
 print([name for name in ("jax", "scipy", "pandas") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -120,7 +120,7 @@ def test_four_writers_lose_nothing(url, name):
     trials = study.trials
     assert [trial.number for trial in trials] == list(range(4 * each))
     assert all(trial.state == TrialState.COMPLETE and trial.attempt == 1 for trial in trials)
-    places = [place for place, _ in study._storage.read(study._identity, 0)]
+    places = [place for place, _ in study.storage.read(study._identity, 0)]
     assert places == list(range(1, len(places) + 1))
 
 

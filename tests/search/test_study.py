@@ -43,7 +43,9 @@ def test_what_was_written_is_read_again(tmp_path):
         return trial.suggest_float("x", 0, 1) + float(array.sum())
 
     study.optimize(objective, n_trials=6)
-    study.tell(study.ask(), 0.25, gradient={"x": 1.5})
+    last = study.ask()
+    last.suggest_float("x", 0, 1)
+    study.tell(last, 0.25, gradient={"x": 1.5})
     again = search.load_study(storage=f"sqlite:///{path}")
     assert again.user_attrs == {"note": {"a": [1, 2]}}
     assert same(study.trials, again.trials)

@@ -137,7 +137,7 @@ def _last_moves(loop: Loop, read: Read, last: int) -> Callable[[Tree], Answer]:
         answer = answer._replace(record=trees.stop_gradient(answer.record))
         if loop.ahead is None:
             return answer
-        ahead, _ = loop.ahead(carry)
+        ahead, _ = loop.ahead(inputs, carry)
         return answer._replace(x=_borrow_derivative(answer.x, ahead, jnp.ones((), bool)))
 
     return solve
@@ -154,7 +154,7 @@ def through_the_steps(loop: Loop, read: Read, inputs: Tree, carry: Tree, seen: T
     answer = answer._replace(record=trees.stop_gradient(answer.record))
     if loop.ahead is None:
         return answer
-    ahead, settled = loop.ahead(carry)
+    ahead, settled = loop.ahead(inputs, carry)
     return answer._replace(x=_borrow_derivative(answer.x, ahead, settled))
 
 

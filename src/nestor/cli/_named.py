@@ -18,6 +18,7 @@ from typing import Any
 from nestor import search
 from nestor.errors import BadArgument, NestorError
 
+SAMPLER = "portfolio"  # what a study is run with that says nothing else
 STORAGE = "NESTOR_STORAGE"  # the variable of the environment that --storage falls back to
 
 
@@ -53,7 +54,7 @@ def objective_of(text: str, where: str) -> tuple[Callable[[Any], Any], str]:
 def sampler_of(text: str | None, seed: int | None, where: str) -> Any:
     """A sampler by name, `tpe` or `tpe(n_startup=20)`, or one of the user's, `file.py:MySampler(3)`."""
     more = {} if seed is None else {"seed": seed}
-    return _made(text or "tpe", "Sampler", where, "--sampler", more)
+    return _made(text or SAMPLER, "Sampler", where, "--sampler", more)
 
 
 def pruner_of(text: str | None, where: str) -> Any:

@@ -100,7 +100,7 @@ def _add_jobs(jobs: Any, form: dict[str, Any]) -> dict[str, Any]:
         _add_storage(parser)
     for parser in (listed, show, best):
         parser.add_argument("--json", action="store_true", help="as JSON")
-    show.add_argument("--last", type=int, default=5, metavar="N", help="how many of the last trials (5)")
+    show.add_argument("--last", type=_whole, default=5, metavar="N", help="how many of the last trials (5)")
     export.add_argument("--out", type=Path, metavar="FILE", help="where to, .jsonl or .csv (to the terminal)")
     export.add_argument("--csv", action="store_true", help="a table, whatever the name of the file")
     delete.add_argument("--yes", action="store_true", help="do not ask")
@@ -171,7 +171,9 @@ def _add_goal(parser: Any) -> None:
 
 def _add_how(parser: Any) -> None:
     parser.add_argument(
-        "--sampler", metavar="NAME", help="tpe (default), gp, random ..., with settings: 'tpe(n_startup=20)'"
+        "--sampler",
+        metavar="NAME",
+        help="portfolio (default), tpe, gp ..., with settings: 'tpe(n_startup=20)'",
     )
     parser.add_argument(
         "--pruner", metavar="NAME", help="none (default), median, hyperband, successivehalving ..."

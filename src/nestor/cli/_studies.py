@@ -6,6 +6,7 @@ import argparse
 import csv
 import datetime
 import json
+import math
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ def list_all(options: argparse.Namespace) -> int:
         best = study._best()
         found.append({"study": name, **_summary(study), "best": best})
     if options.json:
-        print(json.dumps(found))
+        print(_json(found))
         return 0
     head = ("study", "goal", "trials", "complete", "running", "failed", "best", "created")
     rows = [
@@ -49,7 +50,7 @@ def show(options: argparse.Namespace) -> int:
     summary = _summary(study)
     if options.json:
         notes = {"user_attrs": study.user_attrs, "best": _best_records(study)}
-        print(json.dumps({"study": study.name, **summary, **notes}))
+        print(_json({"study": study.name, **summary, **notes}))
         return 0
     states = [f"{summary[state]} {state}" for state in _STATES if summary[state]]
     lines = [
@@ -77,7 +78,7 @@ def best(options: argparse.Namespace) -> int:
     study = _loaded(options, "nestor study best")
     records = _best_records(study)
     if options.json:
-        print(json.dumps(records[0] if len(study.directions) == 1 and records else records))
+        print(_json(records[0] if len(study.directions) == 1 and records else records))
     else:
         print("\n".join(best_lines(study)))
     return 0 if records else 1
@@ -187,6 +188,19 @@ def _best_records(study: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _json(found: Any) -> str:
+    """JSON that every program reads: null where a number is infinite or none."""
+    return json.dumps(_finite(found))
+
+
+def _finite(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _finite(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
 def _plain(params: Any) -> dict[str, Any]:
     """Parameters as JSON holds them; arrays as lists."""
     return {
@@ -241,7 +255,9 @@ def _write_table(study: Any, file: Any) -> None:
     params = list(dict.fromkeys(name for trial in trials for name in trial.params))
     notes = list(dict.fromkeys(name for trial in trials for name in trial.user_attrs))
     many = len(study.directions) > 1
-    values = [f"values_{k}" for k in range(len(study.directions))] if many else ["value"]
+    values = (
+        [f"values_{k}" for k in study.metric_names or range(len(study.directions))] if many else ["value"]
+    )
     names = [*(f"params_{name}" for name in params), *(f"user_attrs_{name}" for name in notes)]
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["number", "state", *values, "started", "ended", *names, "error"])

@@ -27,14 +27,13 @@ def tune(options: argparse.Namespace) -> int:
     where = "nestor tune"
     checked(options, where)
     objective, name = _named.objective_of(options.objective, where)
-    kept = {key: value for key in _KEPT if (value := getattr(options, key)) is not None}
     study = search.create_study(
         storage=options.storage or os.environ.get(_named.STORAGE),
         study_name=options.study or name,
         directions=options.direction or None,
         load_if_exists=True,
     )
-    return _run(study, objective, options, kept, where)
+    return _run(study, objective, options, where)
 
 
 def worker(options: argparse.Namespace) -> int:
@@ -44,22 +43,20 @@ def worker(options: argparse.Namespace) -> int:
     storage = _named.storage_of(options.storage, where, reading=True)
     objective, _ = _named.objective_of(options.objective, where)
     study = search.load_study(storage=storage, study_name=options.study)
-    kept = {key: value for key in _KEPT if (value := getattr(options, key)) is not None}
-    return _run(study, objective, options, kept, where)
+    return _run(study, objective, options, where)
 
 
-def note_of(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """How a new study is to be run: what was asked for, and a seed, so that it can be gone on with."""
-    kept = {key: value for key in _KEPT if (value := getattr(options, key)) is not None}
-    return {"seed": seed, **kept}
+def _settings(study: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """How a study is run: what was asked for now, else what is noted beside it; a new one gets its note."""
+    asked = {key: value for key in _KEPT if (value := getattr(options, key)) is not None}
+    if _NOTE not in study.user_attrs:
+        seed = search.RandomSampler().seed % 2**31
+        study.set_user_attr(_NOTE, {"sampler": _named.SAMPLER, "seed": seed, **asked})
+    return {**study.user_attrs[_NOTE], **asked}
 
 
-def _run(study: Any, objective: Any, options: argparse.Namespace, kept: dict[str, Any], where: str) -> int:
-    note = study.user_attrs.get(_NOTE)
-    if note is None:
-        note = {"seed": _new_seed(), **kept}
-        study.set_user_attr(_NOTE, note)
-    settings = {**note, **kept}
+def _run(study: Any, objective: Any, options: argparse.Namespace, where: str) -> int:
+    settings = _settings(study, options)
     study.sampler = _named.sampler_of(settings.get("sampler"), settings["seed"], where)
     study.pruner = _named.pruner_of(settings.get("pruner"), where)
     total = settings.get("total") if options.trials is None else options.total
@@ -105,10 +102,6 @@ def _run(study: Any, objective: Any, options: argparse.Namespace, kept: dict[str
     return status
 
 
-def _new_seed() -> int:
-    return search.RandomSampler().seed % 2**31
-
-
 def checked(options: argparse.Namespace, where: str) -> None:
     """Refuse what cannot be made, before it is noted beside a study."""
     _named.exceptions_of(getattr(options, "catch", ()), where)
@@ -127,8 +120,7 @@ def create(options: argparse.Namespace) -> int:
         directions=options.direction or None,
         load_if_exists=options.if_missing,
     )
-    if _NOTE not in study.user_attrs:
-        study.set_user_attr(_NOTE, note_of(options, _new_seed() if options.seed is None else options.seed))
+    _settings(study, options)
     print(study.name)
     return 0
 

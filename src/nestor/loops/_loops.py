@@ -23,7 +23,7 @@ class Loop(NamedTuple):
         turn: (inputs, carry) -> carry, of the same shapes and dtypes.
         running: carry -> bool scalar, whether another turn is wanted.
         bound: the largest number of turns.
-        ahead: carry -> (the point that the next turn would visit, whether the loop ended there by itself);
+        ahead: (inputs, carry) -> (the point that the next turn would visit, whether the loop ended there by itself);
             None for an iteration whose last carry is the answer itself.
         seen: carry -> what is recorded after every turn, a tree of arrays; None records nothing.
         reversal: how a turn is undone, for loops that can run backwards (see `Reversal`); None for others.
@@ -34,7 +34,7 @@ class Loop(NamedTuple):
     turn: Callable[[Tree, Tree], Tree]
     running: Callable[[Tree], jax.Array]
     bound: int
-    ahead: Callable[[Tree], tuple[Tree, jax.Array]] | None = None
+    ahead: Callable[[Tree, Tree], tuple[Tree, jax.Array]] | None = None
     seen: Callable[[Tree], Tree] | None = None
     reversal: Any = None
     fixed: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._records import FrozenTrial, TrialState
 
 
@@ -25,10 +25,8 @@ class MaxTrialsCallback:
     """
 
     def __init__(self, n_trials: int, states: Sequence[TrialState] | None = (TrialState.COMPLETE,)):
-        if isinstance(n_trials, bool) or int(n_trials) != n_trials or n_trials < 1:
-            want = "a whole number >= 1"
-            raise BadArgument("MaxTrialsCallback", "n_trials", got=n_trials, want=want, do="pass 100")
-        self.n_trials, self.states = int(n_trials), None if states is None else tuple(states)
+        self.n_trials = whole("MaxTrialsCallback", "n_trials", n_trials, example=100)
+        self.states = None if states is None else tuple(states)
 
     def __call__(self, study: Any, trial: FrozenTrial) -> None:
         """Count."""

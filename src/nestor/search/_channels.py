@@ -12,28 +12,37 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from nestor.search._forks import tell_when_forked
 from nestor.search._interrupts import shield
 from nestor.search._ledger import Ledger, pack
 from nestor.search._spaces import Array, Domain
-from nestor.search._storages import Entry, MemoryStorage, Storage
+from nestor.search._storages import HERE, Entry, MemoryStorage, Storage
 
 _SOON = 0.5  # seconds after which others see what a running trial suggested
 
 
 class Direct:
-    """Entries go straight into the columns, which all studies of this process share."""
+    """Entries go straight into the columns, which all studies of this process share.
+
+    Attributes:
+        ledger: the columns.
+        worker: who asks here.
+        lease: seconds that a sign of life is good for.
+        lock: held by the thread that changes the columns, or must see them at rest; it may be taken again.
+    """
 
     shared = False
 
-    def __init__(self, storage: Storage, study: str, ledger: Ledger):
+    def __init__(self, storage: MemoryStorage, study: str, ledger: Ledger):
         self.storage, self.study = storage, study
         self.ledger = ledger
-        self.worker = "here"
+        self.worker = HERE
         self.lease = float("inf")
+        self.lock = storage.lock
 
     def commit(self, *entries: Entry) -> list[Any]:
         """Take entries into account; what came of each."""
-        with shield:
+        with shield, self.lock:
             return [self.ledger.apply(entry) for entry in entries]
 
     def now(self) -> float:
@@ -43,9 +52,13 @@ class Direct:
     def sync(self) -> None:
         """Nothing comes from elsewhere."""
 
-    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
-        """Write down a parameter of a running trial."""
-        self.ledger.set_param(number, name, domain, stored)
+    def suggest(
+        self, number: int, name: str, domain: Domain, stored: Any, attempt: int | None = None
+    ) -> None:
+        """Write down a parameter of a running trial; one that has ended stays as it is."""
+        with self.lock:
+            if self.ledger.runs(number, attempt):
+                self.ledger.set_param(number, name, domain, stored)
 
     def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
         """Write down a parameter of trials one after another."""
@@ -59,41 +72,63 @@ class Direct:
 
 
 class Shared:
-    """Entries go into the log of a storage; the columns follow what the log says."""
+    """Entries go into the log of a storage; the columns follow what the log says.
+
+    Any number of threads may use it, one at a time; a process that is forked goes on as a worker of its own.
+
+    Attributes:
+        ledger, worker, lease, lock: as those of `Direct`.
+    """
 
     shared = True
 
     def __init__(self, storage: Storage, study: str, header: dict[str, Any]):
         self.storage, self.study = storage, study
         self.ledger = Ledger(header)
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.lease = float(getattr(storage, "lease", 60.0))
         clock = getattr(storage, "now", None)
         self._ahead = 0.0 if clock is None else clock() - time.time()
         self._place = 0
-        self._unsaid: dict[int, dict[str, Any]] = {}  # parameters that the log does not hold yet
-        self._lock = threading.Lock()
+        self._unsaid: dict[int, tuple[int, dict[str, Any]]] = {}  # attempt and parameters, not in the log yet
+        self._begin()
+        tell_when_forked(self)
+        self.sync()
+
+    def _begin(self) -> None:
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.lock = threading.RLock()
+        self._saying = threading.Lock()  # nobody thinks while holding this one: signs of life need it
         self._pulse: threading.Thread | None = None
         self._closed = threading.Event()
-        self.sync()
+
+    def forked(self) -> None:
+        """This process is a new worker: what the parent has not said yet, the parent will say."""
+        self._unsaid = {}
+        self._begin()
 
     def commit(self, *entries: Entry) -> list[Any]:
         """Append entries in one transaction, and read on; what came of each."""
-        with shield:
-            return self._commit(*entries)
+        with shield, self.lock:
+            self._start_pulse(entries)
+            last = self._append(entries)
+            return self._follow(last)[-len(entries) :]
 
-    def _commit(self, *entries: Entry) -> list[Any]:
-        self._start_pulse(entries)
-        with self._lock:
-            told = {entry["number"] for entry in entries if entry["do"] == "tell"}
-            unsaid = self._take_unsaid(told)
+    def _append(self, entries: Sequence[Entry]) -> int:
+        """Append entries, and what the log does not hold yet: with the end of a trial, or else before them all."""
+        with self._saying:
+            unsaid = dict(self._unsaid)
+            whole = []
             for entry in entries:
-                if entry["do"] == "tell" and entry["number"] in told:
-                    params = self._unsaid.pop(entry["number"], None)
-                    if params:
-                        entry["params"] = {**_as_json(params), **entry.get("params", {})}
-            last = self.storage.append(self.study, [*unsaid, *entries])
-        return self._follow(last)[-len(entries) :]
+                _, params = unsaid.pop(entry["number"], (0, {})) if entry["do"] == "tell" else (0, {})
+                more = {"params": {**as_json(params), **entry.get("params", {})}} if params else {}
+                whole.append({**entry, **more})
+            sets = [
+                {"do": "set", "number": number, "attempt": attempt, "params": as_json(params)}
+                for number, (attempt, params) in unsaid.items()
+            ]
+            last = self.storage.append(self.study, [*sets, *whole])
+            self._unsaid = {}  # not before: what failed has said nothing
+        return last
 
     def now(self) -> float:
         """Seconds since the epoch by the clock of the storage, so that leases hold between machines."""
@@ -101,48 +136,71 @@ class Shared:
 
     def sync(self) -> None:
         """Read what others have written."""
-        with shield:
+        with shield, self.lock:
             self._follow(0)
 
-    def suggest(self, number: int, name: str, domain: Domain, stored: Any) -> None:
-        """Write down a parameter: in the columns now, in the log with the next change of state, or soon."""
-        self.ledger.set_param(number, name, domain, stored)
-        with self._lock:
-            self._unsaid.setdefault(number, {})[name] = (domain, stored)
+    def suggest(
+        self, number: int, name: str, domain: Domain, stored: Any, attempt: int | None = None
+    ) -> None:
+        """Write down a parameter: in the columns now, in the log with the next change of state, or soon.
+
+        Nothing is written of a trial that has ended, or of an attempt that another worker has taken over.
+        """
+        with self.lock:
+            if self.ledger.runs(number, attempt):
+                self.ledger.set_param(number, name, domain, stored)
+                with self._saying:
+                    self._unsay(number)[name] = (domain, stored)
+
+    def _unsay(self, number: int) -> dict[str, Any]:
+        """What the log does not hold yet of the present attempt at a trial."""
+        attempt = int(self.ledger.attempts[number])
+        before, params = self._unsaid.setdefault(number, (attempt, {}))
+        if before != attempt:
+            params = {}
+            self._unsaid[number] = attempt, params
+        return params
 
     def suggest_many(self, first: int, name: str, domain: Domain, stored: Sequence[float]) -> None:
         """The same for a parameter of trials one after another."""
         self.ledger.set_params(first, name, domain, stored)
-        with self._lock:
+        with self._saying:
             for number, one in enumerate(stored, first):
-                self._unsaid.setdefault(number, {})[name] = (domain, one)
+                self._unsay(number)[name] = (domain, one)
 
     def flush(self) -> None:
         """Tell the log what it does not hold yet."""
-        with self._lock:
-            unsaid = self._take_unsaid(set())
-            if unsaid:
-                self.storage.append(self.study, unsaid)
+        if self._unsaid:
+            self._append(())
 
     def close(self) -> None:
         """End the signs of life."""
         self._closed.set()
 
-    def _take_unsaid(self, but: set[int]) -> list[Entry]:
-        taken = [number for number in self._unsaid if number not in but]
-        return [
-            {"do": "set", "number": number, "params": _as_json(self._unsaid.pop(number))} for number in taken
-        ]
-
     def _follow(self, last: int) -> list[Any]:
         """Apply what the log has to add; the outcomes up to the place `last`."""
-        outcomes = []
+        outcomes, lost = [], False
         for place, entry in self.storage.read(self.study, self._place):
+            mine = self.ledger.owners.get(entry.get("number", -1)) == self.worker
+            lost |= mine and entry["do"] == "claim" and entry["by"] != self.worker
             outcome = self.ledger.apply(entry)
             self._place = place
             if place <= last:
                 outcomes.append(outcome)
+        if lost:
+            self._read_again()
         return outcomes
+
+    def _read_again(self) -> None:
+        """Another has taken over a trial of this worker: forget what was written into its columns and not heard."""
+        ledger = Ledger(self.ledger.header)
+        for place, entry in self.storage.read(self.study, 0):
+            if place <= self._place:
+                ledger.apply(entry)
+        for number, (attempt, params) in self._unsaid.items():
+            for name, (domain, stored) in params.items() if ledger.runs(number, attempt) else ():
+                ledger.set_param(number, name, domain, stored)
+        self.ledger.become(ledger)
 
     def _start_pulse(self, entries: Sequence[Entry]) -> None:
         if self._pulse is None and any(entry["do"] in ("ask", "claim", "beat") for entry in entries):
@@ -176,7 +234,8 @@ def _beat_once(channel: Shared | None, due: bool) -> bool:
     return True
 
 
-def _as_json(params: dict[str, Any]) -> dict[str, Any]:
+def as_json(params: dict[str, Any]) -> dict[str, Any]:
+    """Name to (domain, stored value), as an entry holds it."""
     return {
         name: [domain.as_json(), pack(stored) if isinstance(domain, Array) else stored]
         for name, (domain, stored) in params.items()

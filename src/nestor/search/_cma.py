@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nestor.errors import BadArgument, MissingExtra
+from nestor.search._arguments import whole_or_none
 from nestor.search._ledger import History, Ledger
 from nestor.search._points import Points
 from nestor.search._records import TrialState
@@ -45,8 +46,7 @@ class CMASampler:
     """
 
     def __init__(self, seed: int | None = None, *, population: int | None = None, spread: float = _SPREAD):
-        if population is not None and (isinstance(population, bool) or population < 3):
-            raise BadArgument("CMASampler", "population", got=population, want="at least 3", do="pass 8")
+        population = whole_or_none("CMASampler", "population", population, least=3, example=8)
         if not spread > 0:
             raise BadArgument("CMASampler", "spread", got=spread, want="positive", do=f"pass {_SPREAD}")
         self.seed, self.population = seed_or_new("CMASampler", seed), population

@@ -11,7 +11,7 @@ from nestor.errors import BadArgument, NestorError
 from nestor.search._channels import Shared
 from nestor.search._register import Register
 from nestor.search._samplers import RandomSampler
-from nestor.search._storages import Entry, MemoryStorage, Storage
+from nestor.search._storages import Entry, MemoryStorage, Storage, storage_at
 from nestor.search._study import Study
 
 _FIRST = 64
@@ -27,7 +27,7 @@ class Follower:
             `MemoryStorage`, which has no log.
 
     Raises:
-        BadArgument: the storage is in memory, or is none.
+        BadArgument: the storage is in memory, or is none, or there is no such file.
 
     >>> import pathlib, tempfile
     >>> from nestor import search
@@ -46,7 +46,7 @@ class Follower:
     """
 
     def __init__(self, storage: Any):
-        self._register = Register(storage)
+        self._register = Register(storage_at(storage, "Follower", reading=True))
         if isinstance(self._register.storage, MemoryStorage):
             raise BadArgument(
                 *("Follower", "storage"),
@@ -100,11 +100,9 @@ class FollowedStudy:
 
     def __init__(self, storage: Storage, header: dict[str, Any]):
         self.identity: str = header["id"]
-        self.lock = threading.RLock()
-        self.study = Study(storage, header["id"], dict(header), RandomSampler(seed=0), None)
-        self.study._channel.close()
         self._channel = _Watching(storage, header["id"], dict(header))
-        self.study._channel = self._channel
+        self.lock = self._channel.lock
+        self.study = Study(storage, header["id"], dict(header), RandomSampler(seed=0), None, self._channel)
 
     def changes(self, after: int) -> tuple[int, list[int]]:
         """Read on: the place where the log ends now, and the numbers of the trials that changed after a place.
@@ -137,7 +135,7 @@ class _Watching(Shared):
         """Refuses: one who looks on does not write."""
         raise NestorError("This study is only looked at.\nDo this: load_study(...), which may write")
 
-    def suggest(self, number: int, name: str, domain: Any, stored: Any) -> None:
+    def suggest(self, number: int, name: str, domain: Any, stored: Any, attempt: int | None = None) -> None:
         """Refuses as well."""
         self.commit()
 

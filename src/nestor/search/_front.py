@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import time
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from nestor.errors import BadArgument
+from nestor.search._nested import below
 from nestor.search._portfolio import PortfolioSampler
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction
 from nestor.search._register import REGISTER, Register
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
-from nestor.search._storages import Storage, storage_at
+from nestor.search._storages import Storage, path_of, storage_at
 from nestor.search._study import Study
 from nestor.search._trial import Trial
 
@@ -66,9 +68,14 @@ def create_study(
     >>> study.nested(), study.cost()
     (['outer/0', 'outer/1', 'outer/2'], 15.0)
     """
+    if parent is not None and not isinstance(parent, Trial):
+        do = "pass the trial that the objective is given"
+        raise BadArgument("create_study", "parent", got=parent, want="a trial under way", do=do)
     if parent is not None and storage is None:
         storage = parent._channel.storage
     kept = storage_at(storage, "create_study")
+    if study_name is not None and not isinstance(study_name, str):
+        raise BadArgument("create_study", "study_name", got=study_name, want="a string", do="pass 'mine'")
     if direction is not None and directions is not None:
         raise BadArgument("create_study", "directions", got="both", want="alone", do="drop direction")
     names = [direction or "minimize"] if directions is None else list(directions)
@@ -88,8 +95,10 @@ def create_study(
         outer = parent._channel.ledger.header["name"]
         header["parent"] = {"id": parent._channel.study, "study": outer, "number": parent.number}
         header["name"] = "/".join([outer, str(parent.number), *([] if study_name is None else [study_name])])
-    kept.append(REGISTER, [{"do": "create", "id": identity, **header}])
-    found = _register(kept)[header["name"]]
+    found = _register(kept).get(header["name"])
+    if found is None:
+        kept.append(REGISTER, [{"do": "create", "id": identity, **header}])
+        found = _register(kept)[header["name"]]  # another may have been faster
     again = parent is not None and found.get("parent") == header["parent"]
     if found["id"] != identity and not (load_if_exists or again):
         raise BadArgument(
@@ -121,22 +130,28 @@ def load_study(
         sampler: as in `create_study`.
         pruner: as in `create_study`.
 
+    Raises:
+        BadArgument: there is no such file, or no study of this name in it.
+
     >>> from nestor import search
     >>> storage = search.MemoryStorage()
     >>> search.create_study(storage=storage, study_name="mine").add_trials([])
     >>> search.load_study(storage=storage).name
     'mine'
     """
-    kept = storage_at(storage, "load_study")
+    kept = storage_at(storage, "load_study", reading=True)
     return _study(kept, _find(kept, study_name, "load_study"), sampler, pruner)
 
 
 def delete_study(*, study_name: str, storage: Any) -> None:
-    """Delete a study and its trials.
+    """Delete a study and its trials, and the studies that were made inside them.
 
     Args:
         study_name: its name.
         storage: where it is kept; see `create_study`.
+
+    Raises:
+        BadArgument: there is no such file, or no study of this name in it.
 
     >>> from nestor import search
     >>> storage = search.MemoryStorage()
@@ -145,12 +160,13 @@ def delete_study(*, study_name: str, storage: Any) -> None:
     >>> search.study_names(storage)
     []
     """
-    kept = storage_at(storage, "delete_study")
+    kept = storage_at(storage, "delete_study", reading=True)
     found = _find(kept, study_name, "delete_study")
-    kept.append(REGISTER, [{"do": "delete", "id": found["id"]}])
-    drop = getattr(kept, "drop", None)
-    if drop is not None:
-        drop(found["id"])
+    inner = below(Register(kept).inside(), found["id"])
+    drop = getattr(kept, "drop", lambda identity: None)
+    for header in (*inner, found):
+        kept.append(REGISTER, [{"do": "delete", "id": header["id"]}])
+        drop(header["id"])
 
 
 def copy_study(
@@ -161,6 +177,8 @@ def copy_study(
     to_study_name: str | None = None,
 ) -> Study:
     """Copy a study, with all its trials and notes, into another storage or under another name.
+
+    Studies that were made inside its trials are not copied: their cost becomes that of the trials.
 
     Args:
         from_study_name: the name of what is copied.
@@ -177,9 +195,14 @@ def copy_study(
     >>> len(copy.trials)
     3
     """
-    source = load_study(study_name=from_study_name, storage=storage_at(from_storage, "copy_study"))
+    from_where = storage_at(from_storage, "copy_study", reading=True)
+    found = _find(from_where, from_study_name, "copy_study")
+    source = _study(from_where, found, None, None)
     ledger = source._ledger
     entries = [ledger.entry(number) for number in range(ledger.size)]
+    nested = Register(from_where).inside().get(found["id"], {})
+    for number in nested:
+        entries[number]["cost"] = source.cost(number)
     name = from_study_name if to_study_name is None else to_study_name
     notes = {"attrs": ledger.user_attrs, "system": ledger.system_attrs}
     return _made(storage_at(to_storage, "copy_study"), name, source._header, notes, entries)
@@ -204,15 +227,30 @@ def import_study(
     >>> [trial.params for trial in search.import_study(path).trials] == [t.params for t in study.trials]
     True
     """
-    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
-    if not lines or lines[0].get("nestor_study") != 1:
-        raise BadArgument(
-            "import_study", "path", got=str(path), want="a file that export wrote", do="check it"
-        )
+    lines = _lines(Path(path))
     head = lines[0]
     kept = storage_at(storage, "import_study")
     notes = {"attrs": head.get("user_attrs", {}), "system": head.get("system_attrs", {})}
     return _made(kept, study_name or head["name"], head, notes, lines[1:])
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What `Study.export` wrote: the header, and an entry a trial."""
+    want = "a file that export wrote"
+    try:
+        texts = path.read_text(encoding="utf-8").split("\n")
+        lines: list[Any] = [json.loads(text) for text in texts if text.strip()]
+    except OSError as error:
+        got, do = f"{str(path)!r} ({error.strerror})", "check the path"
+        raise BadArgument("import_study", "path", got=got, want=want, do=do) from error
+    except ValueError as error:
+        got, do = f"{str(path)!r} ({error})", "export the study again"
+        raise BadArgument("import_study", "path", got=got, want=want, do=do) from error
+    version = lines[0].get("nestor_study") if lines and isinstance(lines[0], dict) else None
+    if version != 1 or not all(isinstance(line, dict) and line.get("do") == "add" for line in lines[1:]):
+        do = "export the study again, or pip install --upgrade nestor"
+        raise BadArgument("import_study", "path", got=repr(str(path)), want=want, do=do)
+    return lines
 
 
 def fixed_trial(params: Mapping[str, Any]) -> Trial:
@@ -246,6 +284,9 @@ def study_names(storage: Any) -> list[str]:
     >>> search.study_names(search.MemoryStorage())
     []
     """
+    path = path_of(storage)
+    if path is not None and not path.expanduser().exists():  # to ask makes no file
+        return []
     return list(_register(storage_at(storage, "study_names")))
 
 
@@ -263,9 +304,8 @@ def _made(
 def _study(storage: Storage, found: dict[str, Any], sampler: Sampler | None, pruner: Pruner | None) -> Study:
     for name, thing in (("sampler", sampler), ("pruner", pruner)):
         if thing is not None and (isinstance(thing, type) or not callable(thing)):
-            raise BadArgument(
-                "create_study", name, got=thing, want=f"a {name}", do=f"pass an instance of a {name}"
-            )
+            do = f"pass an instance, or nestor.optuna.Optuna{name.title()}(...) for one of Optuna's"
+            raise BadArgument("create_study", name, got=thing, want=f"a {name}", do=do)
     header = {key: value for key, value in found.items() if key not in ("do", "id")}
     return Study(storage, found["id"], header, sampler or PortfolioSampler(), pruner)
 
@@ -280,6 +320,14 @@ def _find(storage: Storage, name: str | None, where: str) -> dict[str, Any]:
     if name is None and len(there) == 1:
         return next(iter(there.values()))
     if name not in there:
-        want = f"one of {list(there)}"
-        raise BadArgument(where, "study_name", got=name, want=want, do="pass a name that is there")
+        near = difflib.get_close_matches(str(name), list(there), n=1)
+        want = f"one of {list(there)}" if there else "a name; but there is no study here yet"
+        do = (
+            f"did you mean {near[0]!r}"
+            if near
+            else "pass a name that is there"
+            if there
+            else "create_study(...)"
+        )
+        raise BadArgument(where, "study_name", got=None if name is None else repr(name), want=want, do=do)
     return there[name]

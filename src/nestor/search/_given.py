@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import integer, plain, reals, whole
 from nestor.search._ledger import Ledger
-from nestor.search._records import FrozenTrial, TrialState
+from nestor.search._records import Direction, FrozenTrial, TrialState
 from nestor.search._spaces import Domain
 
 
@@ -55,9 +57,10 @@ def create_trial(
         raise BadArgument(where, "values", got="both", want="one of value and values", do="drop value")
     if value is not None:
         values = (value,)
-    told = None if values is None else tuple(float(one) for one in values)
-    if state == TrialState.COMPLETE and told is None:
-        raise BadArgument(where, "value", got=None, want="given for a complete trial", do="or pass state=")
+    told = None if values is None else tuple(reals(where, "values", *values))
+    if state == TrialState.COMPLETE and (told is None or any(math.isnan(one) for one in told)):
+        want = "given for a complete trial, and a number"
+        raise BadArgument(where, "value", got=told, want=want, do="or pass state=TrialState.FAILED")
     for name, one in params.items():
         if name not in domains:
             raise BadArgument(where, "domains", got=list(domains), want=f"with '{name}'", do="add its domain")
@@ -72,16 +75,39 @@ def create_trial(
         values=told,
         params=params,
         domains={name: domains[name] for name in params},
-        user_attrs=dict(user_attrs or {}),
-        reports=dict(reports or {}),
-        constraints=None if constraints is None else tuple(float(c) for c in constraints),
-        gradient=None if gradient is None else dict(gradient),
+        user_attrs=plain(where, "user_attrs", dict(user_attrs or {})),
+        reports={whole(where, "reports", step, least=0): value for step, value in (reports or {}).items()},
+        constraints=None if constraints is None else tuple(reals(where, "constraints", *constraints)),
+        gradient=None if gradient is None else plain(where, "gradient", dict(gradient)),
         error=error,
         started=None if state == TrialState.WAITING else now,
         ended=now if state >= TrialState.PAUSED else None,
         attempt=0,
-        system_attrs=dict(system_attrs or {}),
+        system_attrs=plain(where, "system_attrs", dict(system_attrs or {})),
     )
+
+
+def checked_record(directions: Sequence[Direction], trial: Any) -> FrozenTrial:
+    """A record that a study can take: what is wrong must be said before the log holds it."""
+    count = len(directions)
+    if not isinstance(trial, FrozenTrial):
+        do = "make it by create_trial, or take it from another study's trials"
+        raise BadArgument("add_trial", "trial", got=trial, want="a FrozenTrial", do=do)
+    values = trial.values
+    complete = trial.state == TrialState.COMPLETE
+    if (values is None and complete) or (values is not None and len(values) != count):
+        want = f"with {count} value{'s' if count > 1 else ''}, one an objective"
+        got = f"one with values {values}"
+        raise BadArgument("add_trial", "trial", got=got, want=want, do="give each objective its value")
+    if complete and any(math.isnan(value) for value in values or ()):
+        do = "give it state=TrialState.FAILED"
+        raise BadArgument("add_trial", "trial", got=f"complete with {values}", want="without NaN", do=do)
+    for step, value in trial.reports.items():
+        if integer(step) is None or (isinstance(value, Sequence) and len(value) != count):
+            want = f"with a whole step, and a number or {count} of them at each"
+            got = f"one that reported {value!r} at step {step!r}"
+            raise BadArgument("add_trial", "trial", got=got, want=want, do="mend its reports")
+    return trial
 
 
 def is_there(ledger: Ledger, given: Mapping[str, Any]) -> bool:

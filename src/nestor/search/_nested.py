@@ -10,26 +10,30 @@ from nestor.search._records import TrialState
 from nestor.search._register import Register
 from nestor.search._storages import Storage
 
+Nested = dict[str, dict[int, list[dict[str, Any]]]]  # see `Register.inside`
 
-def inner(storage: Storage, identity: str) -> dict[int, list[dict[str, Any]]]:
-    """Number of a trial to the headers of the studies that were made inside it."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    for header in Register(storage).studies().values():
-        parent = header.get("parent")
-        if parent is not None and parent["id"] == identity:
-            found.setdefault(parent["number"], []).append(header)
+
+def below(nested: Nested, identity: str) -> list[dict[str, Any]]:
+    """The headers of all studies inside a study, at any depth, the innermost first."""
+    found = []
+    for headers in nested.get(identity, {}).values():
+        for header in headers:
+            found += [*below(nested, header["id"]), header]
     return found
 
 
 def cost(storage: Storage, identity: str, ledger: Ledger, number: int | None = None) -> float:
     """What one trial of a study cost, or all of them, with the studies inside them."""
-    numbers = range(ledger.size) if number is None else [number]
-    below = inner(storage, identity)
-    total = 0.0
-    for one in numbers:
-        headers = below.get(one, [])
+    return _cost(storage, Register(storage).inside(), identity, ledger, number)
+
+
+def _cost(storage: Storage, nested: Nested, identity: str, ledger: Ledger, number: int | None) -> float:
+    total, inner = 0.0, nested.get(identity, {})
+    for one in range(ledger.size) if number is None else [number]:
+        headers = inner.get(one, [])
         begun = ledger.state[one] != TrialState.WAITING or ledger.attempts[one] > 0
         total += ledger.costs.get(one, 0.0 if headers else float(begun))
         for header in headers:
-            total += cost(storage, header["id"], channel_to(storage, header["id"], header).ledger)
+            within = channel_to(storage, header["id"], header).ledger
+            total += _cost(storage, nested, header["id"], within, None)
     return total

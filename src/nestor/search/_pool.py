@@ -58,12 +58,18 @@ class Pool:
                 want="importable with n_workers > 1",
                 do="define the objective at the top of a module, not as a lambda or inside a function",
             ) from error
-        for _ in range(count):
-            self._start()
+        try:
+            for _ in range(count):
+                self._start()
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self) -> None:
         here, there = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(there, self._work), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(there, self._work)
+        )  # it may have children of its own
         with _uninterrupted():
             process.start()
         there.close()
@@ -153,24 +159,46 @@ def _interrupted(signum: int, frame: Any) -> None:
     shield.handle(signum, frame)
 
 
+class _Alone(BaseException):
+    """Nobody listens to a worker any more."""
+
+
 def _serve(connection: multiprocessing.connection.Connection, pickled: bytes) -> None:
     """The life of a worker."""
 
+    def say(word: str, said: Any) -> None:
+        try:
+            connection.send((word, said))
+        except OSError as error:
+            raise _Alone from error
+
     def leave() -> bool:
-        connection.send(("leave", None))
-        return connection.recv()
+        say("leave", None)
+        try:
+            return connection.recv()
+        except (EOFError, OSError) as error:
+            raise _Alone from error
 
     try:
         signal.signal(signal.SIGINT, _interrupted)
-        work = pickle.loads(pickled)
-        work(
-            lambda name: connection.send(("name", name)), leave, lambda *said: connection.send(("done", said))
-        )
-    except (KeyboardInterrupt, BrokenPipeError, EOFError):
+        work = _found(pickled)
+        work(lambda name: say("name", name), leave, lambda *said: say("done", said))
+    except (KeyboardInterrupt, _Alone):
         return
     except BaseException as error:
         with contextlib.suppress(KeyboardInterrupt, OSError):
             connection.send(("error", (_pickled(error), traceback.format_exc())))
+
+
+def _found(pickled: bytes) -> Work:
+    """The work; a worker imports what it needs by name."""
+    try:
+        return pickle.loads(pickled)
+    except (AttributeError, ImportError) as error:
+        raise NestorError(
+            f"A worker could not import what it shall run: {error}.\n"
+            "Do this: define the objective at the top of a module, not in a notebook or at a prompt"
+        ) from error
 
 
 def _pickled(error: BaseException) -> bytes:

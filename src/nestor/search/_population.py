@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._ledger import Ledger
 from nestor.search._pruners import Curves
 from nestor.search._records import TrialState
@@ -66,11 +67,8 @@ class PopulationBasedTraining:
         seed: int | None = None,
     ):
         where = "PopulationBasedTraining"
-        for name, number, least in (("population", population, 2), ("interval", interval, 1)):
-            if isinstance(number, bool) or int(number) != number or number < least:
-                raise BadArgument(
-                    where, name, got=number, want=f"a whole number >= {least}", do=f"pass {name}=8"
-                )
+        self.population = whole(where, "population", population, least=2, example=8)
+        self.interval = whole(where, "interval", interval, example=8)
         if not 0 < share <= 0.5:
             raise BadArgument(where, "share", got=share, want="in (0, 0.5]", do="pass 0.25")
         if not (spread > 0 and 0 <= resample <= 1):
@@ -78,8 +76,8 @@ class PopulationBasedTraining:
             raise BadArgument(
                 where, "spread, resample", got=got, want="positive, a probability", do="pass 0.1, 0.1"
             )
-        self.population, self.interval, self.share = int(population), int(interval), float(share)
-        self.spread, self.resample, self.seed = float(spread), float(resample), seed_or_new(where, seed)
+        self.share, self.spread, self.resample = float(share), float(spread), float(resample)
+        self.seed = seed_or_new(where, seed)
 
     def __call__(self, curves: Curves, step: int) -> TrialState:
         """``PAUSED`` where an interval is over."""

@@ -35,21 +35,37 @@ class Register:
         self.storage = storage_at(storage, "Register")
         self._read = self._made = 0
         self._found: dict[int, dict[str, Any]] = {}
+        self._places: dict[str, int] = {}
 
     def studies(self) -> dict[int, dict[str, Any]]:
         """Place to header (``id``, ``name``, ``directions``, ``created``) of the studies that are there now.
 
         The first to create a study of a name has it, until that one is deleted. What was read is not read again.
         """
-        for place, entry in self.storage.read(REGISTER, self._read):
+        news = self.storage.read(REGISTER, self._read)
+        found = dict(self._found) if news else self._found  # who has the old one keeps what it was
+        for place, entry in news:
             self._read = place
             if entry["do"] == "create":
-                if all(entry["name"] != other["name"] for other in self._found.values()):
-                    self._found = {**self._found, self._made: entry}
+                if entry["name"] not in self._places:
+                    found[self._made] = entry
+                    self._places[entry["name"]] = self._made
                     self._made += 1
             else:
-                self._found = {k: other for k, other in self._found.items() if other["id"] != entry["id"]}
-        return self._found
+                gone = [k for k, other in found.items() if other["id"] == entry["id"]]
+                for k in gone:
+                    del self._places[found.pop(k)["name"]]
+        self._found = found
+        return found
+
+    def inside(self) -> dict[str, dict[int, list[dict[str, Any]]]]:
+        """Identity of a study to number of a trial to the headers of the studies that were made inside it."""
+        nested: dict[str, dict[int, list[dict[str, Any]]]] = {}
+        for header in self.studies().values():
+            parent = header.get("parent")
+            if parent is not None:
+                nested.setdefault(parent["id"], {}).setdefault(parent["number"], []).append(header)
+        return nested
 
     def open(self, place: int) -> Direct | Shared:
         """A study below its vocabulary: ``.ledger`` are its columns, ``.commit(*entries)`` adds to its log.

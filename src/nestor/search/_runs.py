@@ -23,7 +23,7 @@ from nestor.search._pool import Pool
 from nestor.search._records import TrialPruned, TrialState
 from nestor.search._register import REGISTER
 from nestor.search._storages import FileStorage, MemoryStorage, Storage
-from nestor.search._trial import Trial
+from nestor.search._trial import Trial, give_back
 
 _POLL = 0.5  # seconds between looks at what others do, at most
 
@@ -33,18 +33,15 @@ class Study(Protocol):
 
     sampler: Any
     pruner: Any
-    _storage: Storage
+    storage: Storage
     _identity: str
     _header: dict[str, Any]
     _channel: Direct | Shared
     _histories: dict[Any, Any]
     _stopped: bool
-    ask: Callable[..., Any]
     _claim: Callable[..., int | None]
     _asking: Callable[..., dict[str, Any]]
     _trial: Callable[..., Trial]
-    _telling: Callable[..., dict[str, Any]]
-    _opener: Callable[[Storage], Callable[[], Any]]
     _best: Callable[[], float | None]
 
 
@@ -57,8 +54,9 @@ class Plan:
     """What a call of `optimize` is to do.
 
     Attributes:
-        until: the time (seconds since the epoch) after which no more trials begin, or None.
+        until: the time, by the clock of the storage, after which no more trials begin, or None.
         call: the name under which the log counts the trials of this call; "" where it need not.
+        caller: who called, where others do the work.
     """
 
     objective: Callable[[Any], Any]
@@ -69,98 +67,72 @@ class Plan:
     ordered: int | None
     batch: int | None
     call: str = ""
+    caller: str = ""
 
-    @property
-    def late(self) -> bool:
+    def late(self, study: Study) -> bool:
         """Whether the time is over."""
-        return self.until is not None and time.time() >= self.until
+        return self.until is not None and study._channel.now() >= self.until
+
+    def over(self, study: Study) -> bool:
+        """Whether no more trials begin: for the time, or because somebody said so."""
+        return self.late(study) or self.call in study._channel.ledger.stopped
+
+    def results(self, trials: list[Trial]) -> list[Any]:
+        """What the objective returns for some trials: a batch, or one alone."""
+        if self.batch is None:
+            return [self.objective(trials[0])]
+        results = list(self.objective(trials))
+        if len(results) != len(trials):
+            want, got = (
+                f"a list of {len(trials)}, one a trial",
+                f"a function that returned {len(results)} values",
+            )
+            raise BadArgument("optimize", "objective", got=got, want=want, do="return it")
+        return results
 
 
 def alone(study: Study, plan: Plan, watch: Callable[[int], Any]) -> None:
     """Trials one after another, or batch after batch, in this process."""
     started = 0
-    while not (plan.late or study._stopped) and (plan.n_trials is None or started < plan.n_trials):
-        if plan.batch is None:
-            number, counted = one(study, plan)
+    while not (plan.late(study) or study._stopped) and (plan.n_trials is None or started < plan.n_trials):
+        most = 1 if plan.batch is None else plan.batch
+        most = most if plan.n_trials is None else min(most, plan.n_trials - started)
+        for number, counted in ran(study, plan, most):
             started += counted
-            watch(number)
-        else:
-            most = plan.batch if plan.n_trials is None else min(plan.batch, plan.n_trials - started)
-            for number, counted in several(study, plan, most):
-                started += counted
+            if study._channel.ledger.is_over(number):  # else it waits to be promoted
                 watch(number)
 
 
-def one(study: Study, plan: Plan) -> tuple[int, bool]:
-    """One trial from beginning to end; its number, and whether it was not merely promoted."""
+def ran(study: Study, plan: Plan, most: int = 1) -> list[tuple[int, bool]]:
+    """Some trials from beginning to end; for each its number, and whether it was not merely promoted."""
     begun: list[tuple[Trial, bool]] = []
     try:
-        _begin(study, plan, begun)
-        trial, counted = begun[0]
+        _begin(study, plan, most, begun)
+        trials = [trial for trial, _ in begun]
         try:
-            entry = _ending(study, trial, plan.objective(trial))
-        except TrialPruned as pruned:
-            entry = _ending(study, trial, pruned)
+            results = plan.results(trials)
+            entries = [_ending(*pair) for pair in zip(trials, results, strict=True)]
         except Exception as error:
-            study._channel.commit(_ending(study, trial, error))
-            if not isinstance(error, plan.catch):
+            study._channel.commit(*(_ending(trial, error) for trial in trials))
+            if not isinstance(error, (TrialPruned, *plan.catch)):
                 raise
-            return trial.number, counted
-        study._channel.commit(entry)
-        return trial.number, counted
-    except KeyboardInterrupt:
-        _give_back(study, [trial for trial, _ in begun])
+        else:
+            study._channel.commit(*entries)
+    except BaseException:  # Ctrl-C, sys.exit, a storage that is away
+        with contextlib.suppress(Exception):
+            give_back([trial for trial, _ in begun])
         raise
+    return [(trial.number, counted) for trial, counted in begun]
 
 
-def several(study: Study, plan: Plan, most: int) -> list[tuple[int, bool]]:
-    """Trials that the objective is given as one list; for each its number, and whether it was not merely promoted."""
-    limit = _limit(study, plan)
-    study._channel.sync()
-    ledger = study._channel.ledger
-    if limit is not None:
-        most = min(most, limit - ledger.size + len(ledger.waiting))
-    if most < 1:
-        raise Exhausted("there are no more trials to run")
-    trials: list[Trial] = []
-    try:
-        with shield:
-            trials += study.ask(most)
-        ran = [(trial.number, not ledger.reports.get(trial.number)) for trial in trials]
-        try:
-            results = list(plan.objective(trials))
-            if len(results) != most:
-                want = f"a list of {most}, one a trial"
-                got = f"{len(results)} values"
-                raise BadArgument("optimize", "objective", got=got, want=want, do="return it")
-            entries = [_ending(study, *pair) for pair in zip(trials, results, strict=True)]
-        except Exception as error:
-            study._channel.commit(*(_ending(study, trial, error) for trial in trials))
-            if not isinstance(error, plan.catch):
-                raise
-            return ran
-        study._channel.commit(*entries)
-        return ran
-    except KeyboardInterrupt:
-        _give_back(study, trials)
-        raise
-
-
-def _ending(study: Study, trial: Trial, result: Any) -> dict[str, Any]:
+def _ending(trial: Trial, result: Any) -> dict[str, Any]:
     """The entry that ends a trial with what its objective returned or raised."""
     if isinstance(result, TrialPruned):
-        return study._telling(trial, None, trial.ended_as, None, None)
+        return trial._ended(state=trial.ended_as)
     if isinstance(result, Exception):
         text = "".join(traceback.format_exception_only(result)).strip()
-        return study._telling(trial, None, TrialState.FAILED, None, None, text)
-    return study._telling(trial, result, None, None, None)
-
-
-def _give_back(study: Study, trials: Sequence[Trial]) -> None:
-    """Let others run trials that were interrupted; one that has ended after all stays as it is."""
-    worker = study._channel.worker
-    if trials:
-        study._channel.commit(*({"do": "release", "number": trial.number, "by": worker} for trial in trials))
+        return trial._ended(state=TrialState.FAILED, error=text)
+    return trial._ended(result, returned=True)
 
 
 def _limit(study: Study, plan: Plan) -> int | None:
@@ -169,47 +141,63 @@ def _limit(study: Study, plan: Plan) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _begin(study: Study, plan: Plan, begun: list[tuple[Trial, bool]]) -> None:
-    """Put the next trial into a list; it waits for those that it learns from, or that it may have to take over."""
+def _begin(study: Study, plan: Plan, most: int, begun: list[tuple[Trial, bool]]) -> None:
+    """Put the next trials into a list; it waits for those that they learn from, or that it may have to take over."""
     pause = 0.001
     while not begun:
-        with shield:  # nobody's trial that has begun and is in no list
-            found, most = _next(study, plan)
-            if found is not None:
-                begun.append(found)
-        if found is None and most > 0:
+        with shield, study._channel.lock:  # nobody's trial that has begun and is in no list
+            longest = _next(study, plan, most, begun)
+        if not begun and longest > 0:
             time.sleep(pause)
-            pause = min(2 * pause, most)
+            pause = min(2 * pause, longest)
 
 
-def _next(study: Study, plan: Plan) -> tuple[tuple[Trial, bool] | None, float]:
-    """The next trial, and whether it was not merely promoted; None, and how long to wait at most, if not yet."""
-    lag = plan.ordered
+def _next(study: Study, plan: Plan, most: int, begun: list[tuple[Trial, bool]]) -> float:
+    """Put the next trials into a list, with whether they were not merely promoted; how long to wait for one."""
     study._channel.sync()
-    ledger = study._channel.ledger
+    ledger, lag = study._channel.ledger, plan.ordered
     called = {"call": plan.call} if plan.call else {}
     spent = bool(plan.call) and plan.n_trials is not None and ledger.called(plan.call) >= plan.n_trials
-    claimed = study._claim(called, within=plan.call if spent else None)
-    if claimed is not None:
-        return (study._trial(claimed, lag), not ledger.reports.get(claimed)), 0.0
+    within = plan.call if spent else None
+    while len(begun) < most and (claimed := study._claim(called, within=within)) is not None:
+        begun.append((study._trial(claimed, lag), not ledger.reports.get(claimed)))
+    if len(begun) == most:
+        return 0.0
+    mine = {plan.caller, study._channel.worker}  # of theirs nothing runs: it was asked for, and not told
     populated = getattr(study.pruner, "full", None)
     if populated is not None and populated(ledger):
-        if plan.late or plan.call in ledger.stopped or not (ledger.owners or ledger.paused):
+        if not begun and (plan.over(study) or not (ledger.under_way(but=mine) or ledger.paused)):
             raise Exhausted("the population has come to its end")
-        return None, 0.05
+        return 0.05
     limit, size = _limit(study, plan), ledger.size
     if spent or (limit is not None and size >= limit):
-        under_way = ledger.under_way(plan.call if spent else None)
-        if not under_way or not (plan.call or plan.total) or plan.late or plan.call in ledger.stopped:
+        others = (plan.call or plan.total) and ledger.under_way(within, but=mine)
+        if not begun and (not others or plan.over(study)):
             raise Exhausted("there are no more trials to run")
-        return None, _POLL
-    if lag is not None and bool((ledger.state[: max(size - lag + 1, 0)] < TrialState.PAUSED).any()):
-        return None, 0.05
+        return _POLL
+    if lag is not None and _must_wait(study, lag, mine):
+        return 0.05
     conditions = {"limit": limit, "most": plan.n_trials if plan.call else None}
     conditions = {name: value for name, value in conditions.items() if value is not None}
-    asking = study._asking(1, None if lag is None else size)
+    room = most - len(begun)
+    room = room if limit is None else min(room, limit - size)
+    asking = study._asking(room, None if lag is None else size)
     numbers = study._channel.commit({**asking, **called, **conditions})[0]
-    return (None, 0.0) if numbers is None else ((study._trial(numbers[0], lag), True), 0.0)
+    begun += [(study._trial(number, lag), True) for number in numbers or ()]
+    return 0.0
+
+
+def _must_wait(study: Study, lag: int, mine: set[str]) -> bool:
+    """In the ordered mode: whether a trial that the next one learns from is under way."""
+    ledger = study._channel.ledger
+    before = np.flatnonzero(ledger.state[: max(ledger.size - lag + 1, 0)] < TrialState.PAUSED)
+    for number in before.tolist():
+        if ledger.owners.get(number) in mine:
+            raise NestorError(
+                f"The ordered mode waits for trial {number}, which this program asked for and has not told.\n"
+                f"Do this: study.tell({number}, ...) first"
+            )
+    return len(before) > 0
 
 
 # --- many workers --------------------------------------------------------------------------------
@@ -221,7 +209,7 @@ def together(
     """Trials by several workers, over a shared storage; memory is put into a file for the while."""
     if plan.ordered is not None and n_workers > plan.ordered:
         raise BadArgument("optimize", "n_workers", got=n_workers, want="<= ordered", do="raise ordered")
-    plan = dataclasses.replace(plan, call=uuid.uuid4().hex[:12])
+    plan = dataclasses.replace(plan, call=uuid.uuid4().hex[:12], caller=study._channel.worker)
     with _shared(study) as storage:
         follow = _Follower(study, plan.call, watch)
         if executor is None:
@@ -234,27 +222,24 @@ def together(
 class Work:
     """What a worker does; it opens the storage anew, wherever it is."""
 
-    study: Callable[[], Study]
+    study: tuple[Callable[..., Study], tuple[Any, ...]]  # what makes it, and of what
     plan: Plan
 
     def __call__(
         self, introduce: Callable[[str], None], leave: Callable[[], bool], done: Callable[..., None]
     ) -> None:
         """Run a trial each time that there is leave."""
-        study = self.study()
+        make, parts = self.study
+        study = make(*parts)
         introduce(study._channel.worker)
         try:
-            while leave() and not self.stopped(study):
-                done(*one(study, self.plan))
+            while leave() and not self.plan.over(study):
+                done(*ran(study, self.plan)[0])
         except Exhausted:
             return
         finally:
             study._channel.flush()
             study._channel.close()
-
-    def stopped(self, study: Study) -> bool:
-        """Whether it is time to go home."""
-        return self.plan.late or self.plan.call in study._channel.ledger.stopped
 
     def by_itself(self) -> str:
         """Run trials until there are no more, where nobody gives leave; who it was."""
@@ -283,13 +268,13 @@ class _Follower:
 def _by_processes(study: Study, storage: Storage, plan: Plan, n_workers: int, follow: _Follower) -> None:
     def allow() -> bool:
         follow()
-        return not (plan.late or study._stopped)
+        return not (plan.late(study) or study._stopped)
 
     def lost(worker: str | None) -> None:
         if worker is not None:
             study._channel.commit({"do": "orphan", "worker": worker, "at": study._channel.now()})
 
-    work = Work(study._opener(storage), dataclasses.replace(plan, until=None))
+    work = Work(_parts(study, storage), dataclasses.replace(plan, until=None))
     try:
         Pool(work, n_workers, allow, lambda number, counted: follow(), lost).run()
     finally:
@@ -299,32 +284,42 @@ def _by_processes(study: Study, storage: Storage, plan: Plan, n_workers: int, fo
 def _by_executor(
     study: Study, storage: Storage, plan: Plan, n_workers: int, executor: Executor, follow: _Follower
 ) -> None:
-    work = Work(study._opener(storage), plan)
-    workers = [executor.submit(work.by_itself) for _ in range(n_workers)]
+    work = Work(_parts(study, storage), plan)
+    working = [executor.submit(work.by_itself) for _ in range(n_workers)]
     try:
-        while not all(worker.done() for worker in workers):
+        while working:
             follow()
             if study._stopped:
                 study._channel.commit({"do": "stop", "call": plan.call})
+            for worker in [worker for worker in working if worker.done()]:
+                working.remove(worker)
+                worker.result()  # raises what it raised, at once
             time.sleep(0.05)
-        for worker in workers:
-            worker.result()
     except BaseException:
         study._channel.commit({"do": "stop", "call": plan.call})
-        for worker in workers:
+        for worker in working:
             worker.cancel()
+        while not all(
+            worker.done() for worker in working
+        ):  # a thread ends its trial; the study must be there
+            time.sleep(0.05)
         raise
     finally:
         follow()
 
 
+def _parts(study: Study, storage: Storage) -> tuple[Callable[..., Study], tuple[Any, ...]]:
+    """What makes the study where a worker is, over a storage that it can open there."""
+    return type(study), (storage, study._identity, study._header, study.sampler, study.pruner)
+
+
 @contextlib.contextmanager
 def _shared(study: Study) -> Iterator[Storage]:
     """A storage that others can open; the study works on it until the end of the block."""
-    if not isinstance(study._storage, MemoryStorage):
-        yield study._storage
+    if not isinstance(study.storage, MemoryStorage):
+        yield study.storage
         return
-    memory, direct, ledger = study._storage, study._channel, study._channel.ledger
+    memory, direct, ledger = study.storage, study._channel, study._channel.ledger
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(Path(folder) / "study.db")
         here = {"do": "beat", "by": direct.worker, "at": time.time(), "lease": 1e18}
@@ -378,20 +373,3 @@ class Watch:
         """End the line."""
         if self._bar is not None:
             self._bar.close()
-
-
-def checked(catch: Any) -> tuple[type[Exception], ...]:
-    """The exceptions to catch, as a tuple of classes."""
-    kinds = catch if isinstance(catch, tuple) else (catch,)
-    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-        want = "an exception class, or a tuple of those"
-        raise BadArgument("optimize", "catch", got=catch, want=want, do="pass catch=MemoryError")
-    return kinds
-
-
-def whole(where: str, **counts: Any) -> None:
-    """Refuse counts that are not None or whole numbers from 1 on."""
-    for name, count in counts.items():
-        wrong = isinstance(count, bool) or not isinstance(count, int | float | np.integer)
-        if count is not None and (wrong or int(count) != count or count < 1):
-            raise BadArgument(where, name, got=count, want="a whole number >= 1", do=f"pass {name}=4")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.search._arguments import integer, reals, whole
 
 _EXACT = 2**53  # integers up to here are floats without loss
 
@@ -130,12 +132,12 @@ class Int:
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
-            number = getattr(self, name)
-            if isinstance(number, bool) or int(number) != number or abs(number) > _EXACT:
-                raise BadArgument(
-                    "Int", name, got=number, want="a whole number, at most 2**53", do="use Float for others"
-                )
-            object.__setattr__(self, name, int(number))
+            given = getattr(self, name)
+            number = integer(given)
+            if number is None or abs(number) > _EXACT:
+                want, do = "a whole number, at most 2**53", "use Float for others"
+                raise BadArgument("Int", name, got=given, want=want, do=do)
+            object.__setattr__(self, name, number)
         _check_range("Int", self.low, self.high, self.log)
         if self.step < 1 or (self.log and self.step != 1):
             raise BadArgument(
@@ -190,7 +192,8 @@ class Categorical:
     """One of several choices without an order.
 
     Args:
-        choices: the values: None, booleans, numbers and strings, which a file can hold too.
+        choices: the values: None, booleans, numbers and strings, which a file can hold too. Those of NumPy, and
+            members of enumerations that are strings or integers, become Python's own.
 
     >>> from nestor import search
     >>> search.Categorical(("relu", "tanh")).from_unit(0.9)
@@ -200,7 +203,7 @@ class Categorical:
     choices: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(self.choices))
+        object.__setattr__(self, "choices", tuple(_as_read_again(choice) for choice in self.choices))
         if not self.choices:
             raise BadArgument(
                 "Categorical", "choices", got="empty", want="at least one", do="give the choices"
@@ -283,7 +286,8 @@ class Array:
 
     def __post_init__(self) -> None:
         _check_range("Array", self.low, self.high, self.log)
-        shape = (self.shape,) if isinstance(self.shape, int) else tuple(int(n) for n in self.shape)
+        each: Any = self.shape if isinstance(self.shape, Iterable) else (self.shape,)
+        shape = tuple(whole("Array", "shape", size, least=0) for size in each)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
@@ -331,6 +335,17 @@ def domain_from_json(written: list[Any]) -> Domain:
     return Categorical(tuple(rest)) if kind == "categorical" else _KINDS[kind](*rest)
 
 
+def _as_read_again(choice: Any) -> Any:
+    """A choice as it comes back from a file: a subclass of a plain type is not told from it there."""
+    if isinstance(choice, np.generic):
+        choice = choice.item()
+    if isinstance(choice, str):
+        return str.__str__(choice)
+    if isinstance(choice, int) and not isinstance(choice, bool):
+        return int.__int__(choice)
+    return float.__float__(choice) if isinstance(choice, float) else choice
+
+
 def _last_step(low: float, high: float, step: float) -> float:
     """The last number at or below ``high`` that steps from ``low`` reach, in decimals: 0.1 and 0.2 are 0.3."""
     first, last, width = (decimal.Decimal(repr(float(number))) for number in (low, high, step))
@@ -339,7 +354,8 @@ def _last_step(low: float, high: float, step: float) -> float:
 
 
 def _check_range(where: str, low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
+    reals(where, "low, high", low, high)
+    if not math.isfinite(float(high) - float(low)):
         raise BadArgument(where, "low, high", got=f"{low}, {high}", want="finite", do="give a finite range")
     if low > high:
         raise BadArgument(where, "low", got=low, want=f"at most high, which is {high}", do="swap the two")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from nestor.errors import BadArgument, MissingExtra, NestorError
+from nestor.search._arguments import seconds
+from nestor.search._forks import tell_when_forked
 
 SCHEMA = 1  # raise it with a line in _MIGRATIONS
 _MIGRATIONS: dict[
@@ -49,19 +50,24 @@ class SQLStorage:
     """
 
     def __init__(self, url: str, *, lease: float = 60.0):
-        if not lease > 0:
-            raise BadArgument("SQLStorage", "lease", got=lease, want="positive seconds", do="pass 60.0")
+        self.lease = seconds("SQLStorage", "lease", lease)
         try:
             self._sql = importlib.import_module("sqlalchemy")
         except ImportError as error:
             raise MissingExtra("sqlalchemy", "sql", "a study in a database") from error
-        self.lease = float(lease)
         self._url = url
         self._lock = threading.RLock()
         self._engine: Any = None
-        self._process = 0
         self._tables()
+        tell_when_forked(self)
         self._open()
+
+    def forked(self) -> None:
+        """This process must not use the connections of its parent, nor close them."""
+        self._lock = threading.RLock()
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._engine = None
 
     def __repr__(self) -> str:
         return f"SQLStorage({shown(self._url)!r})"
@@ -145,7 +151,7 @@ class SQLStorage:
         """Close the connections; the next use opens them again."""
         with self._lock:
             if self._engine is not None:
-                self._engine.dispose(close=self._process == os.getpid())
+                self._engine.dispose()
             self._engine = None
 
     # --- what stands behind it ----------------------------------------------------------------
@@ -178,14 +184,11 @@ class SQLStorage:
     def _open(self) -> Any:
         """The engine of this process, over tables that are up to date."""
         with self._lock:
-            if self._engine is not None and self._process == os.getpid():
-                return self._engine
-            if self._engine is not None:
-                self._engine.dispose(close=False)  # they belong to the process that this one was forked from
-            engine = self._connected()
-            self._prepare(engine)
-            self._engine, self._process = engine, os.getpid()
-            return engine
+            if self._engine is None:
+                engine = self._connected()
+                self._prepare(engine)
+                self._engine = engine
+            return self._engine
 
     def _connected(self) -> Any:
         try:

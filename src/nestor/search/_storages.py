@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from nestor.errors import BadArgument, NestorError
+from nestor.search._arguments import seconds
+from nestor.search._forks import tell_when_forked
 from nestor.search._ledger import Ledger
 from nestor.search._sql import DATABASES, SQLStorage, shown
 
 SCHEMA = 1  # raise it with a line in _MIGRATIONS
 _MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}  # version -> what makes it the next one
+
+HERE = "here"  # who works on studies in memory
 
 Entry = dict[str, Any]
 
@@ -68,11 +72,25 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._rows: list[tuple[str, Entry]] = []  # of the register of studies alone
         self.ledgers: dict[str, Ledger] = {}
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: the studies."""
+        return {"_rows": self._rows, "ledgers": self.ledgers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy: what ran when it was made waits in it, for nobody there runs it."""
+        self.__init__()
+        self.__dict__.update(state)
+        for ledger in self.ledgers.values():
+            for number, worker in list(ledger.owners.items()):
+                ledger.apply({"do": "release", "number": number, "by": worker})
 
     def append(self, study: str, entries: Sequence[Entry]) -> int:
         """Add entries to the register."""
-        self._rows += [(study, entry) for entry in entries]
-        return len(self._rows)
+        with self.lock:
+            self._rows += [(study, entry) for entry in entries]
+            return len(self._rows)
 
     def read(self, study: str, after: int) -> list[tuple[int, Entry]]:
         """The entries of the register after a place."""
@@ -110,13 +128,20 @@ class FileStorage:
             raise BadArgument(
                 "FileStorage", "sync", got=sync, want="'normal' or 'full'", do="pass one of these"
             )
-        if not lease > 0:
-            raise BadArgument("FileStorage", "lease", got=lease, want="positive seconds", do="pass 60.0")
-        self.path, self.sync, self.lease = Path(path).absolute(), sync, float(lease)
+        self.path, self.sync = Path(path).expanduser().absolute(), sync
+        self.lease = seconds("FileStorage", "lease", lease)
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._process = 0
+        self._inherited: list[sqlite3.Connection] = []  # of the process that this one was forked from
+        tell_when_forked(self)
         self._open()
+
+    def forked(self) -> None:
+        """This process must not use the connection of its parent, nor close it."""
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            self._inherited.append(self._connection)
+        self._connection = None
 
     def __reduce__(self) -> Any:
         """Another process opens the file anew."""
@@ -128,8 +153,8 @@ class FileStorage:
         last = 0
         with self._lock:
             connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 for row in rows:
                     last = connection.execute("INSERT INTO log (study, entry) VALUES (?, ?)", row).lastrowid
                 connection.execute("COMMIT")
@@ -156,24 +181,36 @@ class FileStorage:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._process == os.getpid():
+        if self._connection is not None:
             return self._connection
+        try:
+            self._connection = self._opened()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise BadArgument(
+                *("FileStorage", "path"),
+                got=f"{str(self.path)!r} ({error})",
+                want="a file of studies, or a new one, that this program may write to",
+                do="pass another path, or mend the permissions",
+            ) from error
+        return self._connection
+
+    def _opened(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=120, isolation_level=None, check_same_thread=False)
         try:
-            _refuse_others(connection, self.path)
-            _patiently(connection, "PRAGMA journal_mode = WAL")
+            ready = _is_ready(connection, self.path)
             connection.execute(f"PRAGMA synchronous = {self.sync.upper()}")
-            _prepare(connection, self.path)
+            if not ready:
+                _patiently(connection, "PRAGMA journal_mode = WAL")
+                _prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
-        self._connection, self._process = connection, os.getpid()
         return connection
 
 
@@ -205,17 +242,18 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
-    """Put no tables into a database that another program made."""
+def _is_ready(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether a file needs no table, so that one who only reads does not write; that of another program is refused."""
     rows = _patiently(connection, "SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = {name for (name,) in rows}
-    if tables and "schema" not in tables:
+    if tables and not {"schema", "log"} <= tables:
         theirs = {"studies", "trials"} <= tables
         raise NestorError(
             f"{path} is a database of {'Optuna' if theirs else 'another program'}, and no file of studies.\n"
             + ("Do this: nestor.optuna.import_study" if theirs else "Do this: take another path")
             + (f"('sqlite:///{path}', storage='another.db')" if theirs else "")
         )
+    return bool(tables) and _patiently(connection, "SELECT version FROM schema").fetchone() == (SCHEMA,)
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
@@ -234,22 +272,28 @@ def _reopen(path: str, sync: str, lease: float) -> FileStorage:
     return FileStorage(path, sync=sync, lease=lease)
 
 
-def storage_at(where: Any, function: str) -> Storage:
-    """The storage that a user means: None, a storage, a path, ``sqlite:///path``, or the URL of a database."""
-    if where is None:
+def storage_at(where: Any, function: str, *, reading: bool = False) -> Storage:
+    """The storage that a user means: None, a storage, a path, ``sqlite:///path``, or the URL of a database.
+
+    Args:
+        where: what the user passed.
+        function: the public function, for messages.
+        reading: whether a file must be there already.
+    """
+    path = path_of(where)
+    if where is None or (path is not None and path.name == ":memory:"):
         return MemoryStorage()
-    if isinstance(where, os.PathLike):
-        return FileStorage(where)
+    if path is not None:
+        if reading and not path.expanduser().exists():
+            want, do = "a file that is there", "check the path; create_study makes a new one"
+            raise BadArgument(function, "storage", got=repr(str(path)), want=want, do=do)
+        return FileStorage(path)
     if isinstance(where, str):
-        scheme, separator, rest = where.partition("://")
-        if not separator:
-            return FileStorage(where)
-        if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-            return FileStorage(rest[1:])
+        scheme = where.partition("://")[0]
         if scheme.partition("+")[0] in DATABASES or "+" in scheme:
             return SQLStorage(where)
         where = shown(where)
-    elif isinstance(where, Storage):
+    elif isinstance(where, Storage) and not isinstance(where, type):
         return where
     raise BadArgument(
         *(function, "storage"),
@@ -257,3 +301,15 @@ def storage_at(where: Any, function: str) -> Storage:
         want="None, a path, 'sqlite:///path', 'postgresql://...', 'mysql://...', or an object with append and read",
         do="pass 'sqlite:///study.db'",
     )
+
+
+def path_of(where: Any) -> Path | None:
+    """The file that a storage is, by its path or ``sqlite:///path``; None where it is none."""
+    if isinstance(where, os.PathLike):
+        return Path(where)
+    if not isinstance(where, str):
+        return None
+    scheme, separator, rest = where.partition("://")
+    if not separator:
+        return Path(where)
+    return Path(rest[1:]) if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1 else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,20 +12,23 @@ from typing import Any, overload
 import numpy as np
 
 from nestor.errors import BadArgument, NestorError
+from nestor.search._arguments import catchable, integer, plain, reals, whole, whole_or_none
 from nestor.search._channels import Direct, Shared, channel_to
+from nestor.search._endings import ending
 from nestor.search._executors import Executor
-from nestor.search._given import is_there
-from nestor.search._interrupts import obeyed
+from nestor.search._given import checked_record, is_there
+from nestor.search._interrupts import obeyed, shield
 from nestor.search._ledger import MOST_ATTEMPTS, History, Ledger, entry_of
-from nestor.search._nested import cost, inner
+from nestor.search._nested import cost
 from nestor.search._pruners import Pruner
 from nestor.search._records import Direction, FrozenTrial, TrialState
-from nestor.search._runs import Exhausted, Plan, Watch, alone, checked, together, whole
+from nestor.search._register import Register
+from nestor.search._runs import Exhausted, Plan, Watch, alone, together
 from nestor.search._samplers import Asked, Sampler
 from nestor.search._spaces import Domain
 from nestor.search._storages import Storage
 from nestor.search._tpe import non_dominated
-from nestor.search._trial import Trial, suggest_space
+from nestor.search._trial import Trial, give_back, suggest_space
 from nestor.search._view import Trials, frame
 
 Objective = Callable[[Trial], Any]
@@ -51,17 +52,27 @@ class Study:
     """
 
     def __init__(
-        self, storage: Storage, identity: str, header: dict[str, Any], sampler: Sampler, pruner: Pruner | None
+        self,
+        storage: Storage,
+        identity: str,
+        header: dict[str, Any],
+        sampler: Sampler,
+        pruner: Pruner | None,
+        channel: Shared | None = None,
     ):
         self.name: str = header["name"]
         self.sampler, self.pruner = sampler, pruner
         self.storage, self._stopped = storage, False
-        self._storage, self._identity, self._header = storage, identity, header
-        self._channel: Direct | Shared = channel_to(storage, identity, header)
+        self._identity, self._header = identity, header
+        self._channel: Direct | Shared = channel or channel_to(storage, identity, header)
         self._histories: dict[Any, History] = {}
 
     def __repr__(self) -> str:
         return f"Study(name={self.name!r}, directions={[str(d) for d in self.directions]})"
+
+    def __reduce__(self) -> Any:
+        """Pickled as what opens it anew: over the same file or database, or over a copy of the memory."""
+        return Study, (self.storage, self._identity, self._header, self.sampler, self.pruner)
 
     # --- what there is ------------------------------------------------------------------------
 
@@ -83,12 +94,16 @@ class Study:
 
     def nested(self, number: int | None = None) -> list[str]:
         """The names of the studies that were made inside the trials, or inside one of them."""
-        below = inner(self._storage, self._identity)
-        return [header["name"] for at in sorted(below) if number in (None, at) for header in below[at]]
+        inner = Register(self.storage).inside().get(self._identity, {})
+        return [header["name"] for at in sorted(inner) if number in (None, at) for header in inner[at]]
 
     def cost(self, number: int | None = None) -> float:
         """What the trials cost, or one of them: what `Trial.add_cost` said, and what nested studies cost; else 1."""
-        return cost(self._storage, self._identity, self._ledger, number)
+        ledger = self._ledger
+        if number is not None and not 0 <= number < ledger.size:
+            want = f"the number of a trial, less than {ledger.size}"
+            raise BadArgument("cost", "number", got=number, want=want, do="drop it for the whole study")
+        return cost(self.storage, self._identity, ledger, number)
 
     @property
     def created(self) -> float:
@@ -154,8 +169,9 @@ class Study:
         return dict(self._ledger.user_attrs)
 
     def set_user_attr(self, name: str, value: Any) -> None:
-        """Keep a note (anything that JSON can hold) beside the study."""
-        self._channel.commit({"do": "attrs", "attrs": {name: value}, "at": self._channel.now()})
+        """Keep a note beside the study: what JSON can hold, with arrays as lists."""
+        attrs = {str(name): plain("set_user_attr", "value", value)}
+        self._channel.commit({"do": "attrs", "attrs": attrs, "at": self._channel.now()})
 
     @property
     def system_attrs(self) -> dict[str, Any]:
@@ -176,8 +192,13 @@ class Study:
         self._channel.commit({"do": "attrs", "attrs": {}, "system": system, "at": time.time()})
 
     def trials_dataframe(self) -> Any:
-        """A pandas.DataFrame, one row a trial; needs pandas (``pip install 'nestor[search]'``)."""
-        return frame(self._ledger)
+        """A pandas.DataFrame, one row a trial; needs pandas (``pip install 'nestor[search]'``).
+
+        Columns: ``number``, ``value`` (with several objectives ``values_0`` ..., or by the names of
+        `set_metric_names`), ``started`` and ``ended`` (local times), ``duration`` in seconds, ``params_NAME``,
+        ``user_attrs_NAME``, ``state``.
+        """
+        return frame(self._ledger, self.metric_names)
 
     def _single(self, what: str) -> None:
         if len(self.directions) > 1:
@@ -203,19 +224,23 @@ class Study:
             n: how many; None for one trial that is not in a list.
             space: parameters to suggest at once, name to domain.
         """
-        if n is not None and (isinstance(n, bool) or int(n) != n or n < 1):
-            raise BadArgument("ask", "n", got=n, want="None or a whole number >= 1", do="pass n=8")
-        self._channel.sync()
+        count = whole_or_none("ask", "n", n, example=8) or 1
         trials: list[Trial] = []
         fresh = 0
-        while len(trials) < (n or 1) and (claimed := self._claim({})) is not None:
-            trials.append(self._trial(claimed, None))
-        if len(trials) < (n or 1):
-            numbers = self._channel.commit(self._asking((n or 1) - len(trials)))[0]
-            trials += [self._trial(number, None) for number in numbers]
-            fresh = len(numbers)
-        if space:
-            suggest_space(trials[: len(trials) - fresh], trials[len(trials) - fresh :], space)
+        try:
+            with shield, self._channel.lock:
+                self._channel.sync()
+                while len(trials) < count and (claimed := self._claim({})) is not None:
+                    trials.append(self._trial(claimed, None))
+                if len(trials) < count:
+                    numbers = self._channel.commit(self._asking(count - len(trials)))[0]
+                    trials += [self._trial(number, None) for number in numbers]
+                    fresh = len(numbers)
+                if space:
+                    suggest_space(trials[: count - fresh], trials[count - fresh :], space)
+        except BaseException:
+            give_back(trials)
+            raise
         return trials[0] if n is None else trials
 
     def tell(
@@ -238,13 +263,16 @@ class Study:
 
         A trial that has ended already stays as it is: its worker was slow and another was faster.
         """
-        if isinstance(trial, Trial | int | np.integer):
+        if not isinstance(trial, Sequence | np.ndarray):
             slopes: Any = gradient
             self._channel.commit(self._telling(trial, values, state, slopes, constraints))
             return
         count = len(trial)
         columns: list[Any] = [values, gradient, constraints]
-        if any(column is not None and len(column) != count for column in columns):
+        if any(
+            column is not None and (not hasattr(column, "__len__") or len(column) != count)
+            for column in columns
+        ):
             raise BadArgument(
                 "tell", "values", got="another length", want=f"of {count} trials", do="give one each"
             )
@@ -255,6 +283,25 @@ class Study:
         ]
         if entries:
             self._channel.commit(*entries)
+
+    def _telling(
+        self,
+        trial: Trial | int,
+        values: Any,
+        state: TrialState | None,
+        gradient: Mapping[str, Any] | None,
+        constraints: Sequence[float] | None,
+    ) -> dict[str, Any]:
+        """The entry that ends a trial, checked; what is not given is what the trial told before."""
+        number = trial.number if isinstance(trial, Trial) else integer(trial)
+        foreign = isinstance(trial, Trial) and trial._channel.study != self._identity
+        if foreign or number is None or not 0 <= number < self._channel.ledger.size:
+            want = f"a trial of study '{self.name}', or its number"
+            raise BadArgument("tell", "trial", got=trial, want=want, do="pass what ask gave")
+        more: dict[str, Any] = {"state": state, "gradient": gradient, "constraints": constraints}
+        if isinstance(trial, Trial):
+            return trial._ended(values, **more)
+        return ending(self._channel.ledger, number, values, at=self._channel.now(), **more)
 
     def enqueue_trial(
         self,
@@ -271,14 +318,11 @@ class Study:
             skip_if_exists: whether nothing happens where a trial with just these parameters is there, in
                 whatever state.
         """
-        given = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()
-        }
+        given = plain("enqueue_trial", "params", dict(params))
         if skip_if_exists and is_there(self._ledger, given):
             return
-        self._channel.commit(
-            {"do": "enqueue", "params": given, "attrs": dict(user_attrs or {}), "at": self._channel.now()}
-        )
+        attrs = plain("enqueue_trial", "user_attrs", dict(user_attrs or {}))
+        self._channel.commit({"do": "enqueue", "params": given, "attrs": attrs, "at": self._channel.now()})
 
     def add_trial(self, trial: FrozenTrial) -> None:
         """Add a trial from elsewhere; it gets the next number."""
@@ -286,7 +330,7 @@ class Study:
 
     def add_trials(self, trials: Iterable[FrozenTrial]) -> None:
         """Add trials from elsewhere; they get the next numbers."""
-        entries = [entry_of(trial) for trial in trials]
+        entries = [entry_of(checked_record(self.directions, trial)) for trial in trials]
         if entries:
             self._channel.commit(*entries)
 
@@ -333,7 +377,8 @@ class Study:
                 return None
             if ledger.deaths.get(number, 0) >= MOST_ATTEMPTS:
                 error = f"{MOST_ATTEMPTS} workers died of it"
-                self._channel.commit(self._telling(number, None, TrialState.FAILED, None, None, error))
+                failed = ending(ledger, number, at=now, state=TrialState.FAILED, error=error)
+                self._channel.commit(failed)
                 continue
             attempt = int(ledger.attempts[number]) + 1
             channel = self._channel
@@ -365,48 +410,6 @@ class Study:
             self._histories[key] = History(ledger, horizon)
         return self._histories[key]
 
-    def _telling(
-        self,
-        trial: Trial | int,
-        values: Any,
-        state: TrialState | None,
-        gradient: Mapping[str, Any] | None,
-        constraints: Sequence[float] | None,
-        error: str | None = None,
-    ) -> dict[str, Any]:
-        """The entry that ends a trial, checked."""
-        ledger = self._channel.ledger
-        number = trial.number if isinstance(trial, Trial) else int(trial)
-        if not 0 <= number < ledger.size:
-            raise BadArgument(
-                "tell", "trial", got=number, want="a trial of this study", do="pass what ask gave"
-            )
-        entry: dict[str, Any] = {"do": "tell", "number": number, "at": self._channel.now()}
-        if values is not None:
-            found = [float(value) for value in (values if np.ndim(values) else (values,))]
-            if len(found) != len(ledger.directions):
-                want = f"{len(ledger.directions)} of them, one an objective"
-                raise BadArgument("tell", "values", got=values, want=want, do="return one value an objective")
-            if any(math.isnan(value) for value in found):
-                state, error = TrialState.FAILED, error or "the value is not a number"
-            else:
-                entry["values"] = found
-        elif state is None or state == TrialState.COMPLETE:
-            raise BadArgument(
-                "tell", "values", got=None, want="given for a complete trial", do="or pass state="
-            )
-        entry["state"] = int(TrialState.COMPLETE if state is None else state)
-        missed = constraints if constraints is not None or isinstance(trial, int) else trial.constraints
-        if missed is not None:
-            entry["constraints"] = [float(value) for value in missed]
-        if gradient is None and isinstance(trial, Trial) and "values" in entry:
-            gradient = trial.gradient
-        if gradient is not None:
-            entry["gradient"] = {name: np.asarray(slope, float).tolist() for name, slope in gradient.items()}
-        if error:
-            entry["error"] = error
-        return entry
-
     # --- optimize -----------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -423,7 +426,7 @@ class Study:
         *,
         timeout: float | None = None,
         n_workers: int = 1,
-        catch: type[Exception] | tuple[type[Exception], ...] = (),
+        catch: type[Exception] | Iterable[type[Exception]] = (),
         callbacks: Sequence[Callable[[Study, FrozenTrial], Any]] = (),
         progress: bool = False,
         ordered: int | None = None,
@@ -456,7 +459,10 @@ class Study:
                 exception: `TrialPruned`, or anything else for a trial that has failed. In this process alone.
             executor: where the ``n_workers`` workers run instead of in processes of this machine; see `Executor`.
         """
-        whole("optimize", n_trials=n_trials, total=total, n_workers=n_workers, ordered=ordered, batch=batch)
+        where = "optimize"
+        n_trials, total = whole_or_none(where, "n_trials", n_trials), whole_or_none(where, "total", total)
+        ordered, batch = whole_or_none(where, "ordered", ordered), whole_or_none(where, "batch", batch)
+        n_workers = whole(where, "n_workers", n_workers)
         if batch is not None and (ordered is not None or n_workers > 1 or executor is not None):
             do = "drop the others, or batch"
             raise BadArgument(
@@ -465,8 +471,16 @@ class Study:
         if executor is not None and not isinstance(executor, Executor):
             want, do = "an object with submit", "pass a ThreadPoolExecutor or a DaskExecutor"
             raise BadArgument("optimize", "executor", got=executor, want=want, do=do)
-        until = None if timeout is None else time.time() + timeout
-        plan = Plan(objective, n_trials, total, until, checked(catch), ordered, batch)
+        if timeout is not None and not reals(where, "timeout", timeout)[0] >= 0:
+            raise BadArgument(where, "timeout", got=timeout, want="None or seconds >= 0", do="pass 60.0")
+        if callable(callbacks) or not all(callable(callback) for callback in callbacks):
+            want, do = "a list of functions of the study and the trial", "put it into a list"
+            raise BadArgument(where, "callbacks", got=callbacks, want=want, do=do)
+        if not callable(objective):
+            want = "a function of a trial"
+            raise BadArgument(where, "objective", got=objective, want=want, do="pass the function itself")
+        until = None if timeout is None else self._channel.now() + timeout
+        plan = Plan(objective, n_trials, total, until, catchable(where, catch), ordered, batch)
         left = None if total is None else max(total - self._ledger.size, 0)
         expected = min((count for count in (n_trials, left) if count is not None), default=None)
         watch = Watch(self, callbacks, expected, progress)
@@ -482,7 +496,3 @@ class Study:
         finally:
             self._channel.flush()
             watch.close()
-
-    def _opener(self, storage: Storage) -> Callable[[], Study]:
-        """What makes this study where a worker is, over a storage that it can open there."""
-        return functools.partial(Study, storage, self._identity, self._header, self.sampler, self.pruner)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nestor.errors import BadArgument
+from nestor.search._arguments import whole
 from nestor.search._ledger import History
 from nestor.search._records import TrialState
 from nestor.search._samplers import Asked, generator, seed_or_new, uniform
@@ -51,9 +51,8 @@ class TPESampler:
     """
 
     def __init__(self, seed: int | None = None, *, n_startup: int = 10):
-        if n_startup < 1:
-            raise BadArgument("TPESampler", "n_startup", got=n_startup, want="at least 1", do="pass 10")
-        self.seed, self.n_startup = seed_or_new("TPESampler", seed), int(n_startup)
+        self.seed = seed_or_new("TPESampler", seed)
+        self.n_startup = whole("TPESampler", "n_startup", n_startup, example=10)
 
     def __call__(self, asked: Asked, name: str, domain: Domain) -> Any:
         """A place in [0, 1], or an array of places."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import math
 import pickle
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from nestor.errors import BadArgument
-from nestor.search._channels import Direct, Shared
+from nestor.search._arguments import plain, reals, whole
+from nestor.search._channels import Direct, Shared, as_json
+from nestor.search._endings import ending, slopes
 from nestor.search._pruners import Curves, Pruner
 from nestor.search._records import Direction, TrialState
 from nestor.search._samplers import Asked, Sampler
@@ -38,6 +41,8 @@ class Trial:
 
     __slots__ = (
         "_asked",
+        "_attempt",
+        "_begun",
         "_channel",
         "_constraints",
         "_given",
@@ -61,12 +66,13 @@ class Trial:
     ):
         self.number = number
         self._channel, self._sampler, self._pruner, self._asked = channel, sampler, pruner, asked
-        self._horizon = horizon
+        self._horizon, self._begun = horizon, time.monotonic()
+        self._attempt = int(channel.ledger.attempts[number])
         self._given: dict[str, Any] = {}
         self._verdict = TrialState.RUNNING
         self._constraints: tuple[float, ...] | None = None
         self._named: dict[str, float] = {}
-        self._gradient: dict[str, Any] | None = None
+        self._gradient: dict[str, Any] | None = None  # as JSON holds it
 
     def __repr__(self) -> str:
         return f"Trial(number={self.number}, params={self.params})"
@@ -91,8 +97,7 @@ class Trial:
         self, name: str, shape: int | Sequence[int], low: float, high: float, *, log: bool = False
     ) -> np.ndarray:
         """An array of float64 of a shape, every entry from ``low`` to ``high``; see `Array`."""
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        return self.suggest(name, Array(shape, low, high, log))
+        return self.suggest(name, Array(shape, low, high, log))  # type: ignore[arg-type]
 
     @overload
     def suggest(self, name: str, domain: Float) -> float: ...
@@ -106,7 +111,28 @@ class Trial:
     def suggest(self, name: str, domain: Domain) -> Any:
         """A value of a domain. Asked for again, a name has the value that it had."""
         if name in self._given:
-            return self._given[name]
+            return self._again(name, domain)
+        with self._channel.lock:
+            return self._suggested(name, domain)
+
+    def _again(self, name: str, domain: Domain) -> Any:
+        value = self._given[name]
+        before = self._asked.given[name][0]
+        if domain is not before and not (type(domain) is type(before) and domain.contains(value)):
+            raise BadArgument(
+                *("suggest", name),
+                got=f"{domain}, a second time in this trial",
+                want=f"one that holds the value of the first time, {value!r} of {before}",
+                do="give the second parameter a name of its own",
+            )
+        return value
+
+    def _suggested(self, name: str, domain: Domain) -> Any:
+        if not isinstance(name, str):
+            raise BadArgument("suggest", "name", got=name, want="a string", do="pass a name")
+        if not isinstance(domain, Domain):
+            want, do = "a Float, Int, Categorical or Array", f"pass {name}=search.Float(0, 1)"
+            raise BadArgument("suggest", "domain", got=domain, want=want, do=do)
         ledger = self._channel.ledger
         self._check(name, domain)
         known = ledger.param(self.number, name)
@@ -153,7 +179,7 @@ class Trial:
             place = domain.to_unit(np.asarray(stored))
         elif not isinstance(domain, Array) and domain.count is not None:
             place = float(domain.to_unit(np.asarray(stored)))
-        self._channel.suggest(self.number, name, domain, stored)
+        self._channel.suggest(self.number, name, domain, stored, self._attempt)
         told = getattr(self._sampler, "told", None)
         if told is not None:
             told(self._asked, name, domain, place)
@@ -180,14 +206,15 @@ class Trial:
             value: one value an objective; one number alone is of the first.
             step: reported again, the last value counts.
         """
-        if isinstance(step, bool) or int(step) != step or step < 0:
-            raise BadArgument("report", "step", got=step, want="a whole number >= 0", do="count from 0")
+        step = whole("report", "step", step, least=0, example=0)
         count = len(self._channel.ledger.directions)
-        if np.ndim(value) and len(value) != count:  # type: ignore[arg-type]
+        each: Any = value if np.ndim(value) else (value,)
+        told = reals("report", "value", *each)
+        if len(told) not in (1, count):
             want = f"a number, or {count} of them, one an objective"
             raise BadArgument("report", "value", got=value, want=want, do="report one value an objective")
-        told = [float(one) for one in value] if np.ndim(value) else float(value)  # type: ignore[union-attr, arg-type]
-        self._commit({"do": "report", "number": self.number, "step": int(step), "value": told})
+        said = told if len(told) > 1 else told[0]
+        self._commit({"do": "report", "number": self.number, "step": step, "value": said})
 
     def should_prune(self) -> bool:
         """Whether to stop now, with ``raise TrialPruned(...)``; what was reported decides."""
@@ -195,8 +222,9 @@ class Trial:
         if self._pruner is None or not reports:
             return False
         channel = self._channel
-        curves = Curves(channel.ledger, self.number, self._horizon, channel.commit)
-        self._verdict = self._pruner(curves, max(reports))
+        with channel.lock:
+            curves = Curves(channel.ledger, self.number, self._horizon, channel.commit)
+            self._verdict = self._pruner(curves, max(reports))
         return self._verdict != TrialState.RUNNING
 
     def checkpoint(self, state: Any) -> None:
@@ -222,25 +250,28 @@ class Trial:
         Args:
             amount: finite and at least 0.
         """
-        if not (math.isfinite(amount) and amount >= 0):
+        cost = reals("add_cost", "amount", amount)[0]
+        if not (math.isfinite(cost) and cost >= 0):
             raise BadArgument("add_cost", "amount", got=amount, want="finite and >= 0", do="pass 1.0")
-        self._commit({"do": "cost", "number": self.number, "amount": float(amount)})
+        self._commit({"do": "cost", "number": self.number, "amount": cost})
 
     def set_user_attr(self, name: str, value: Any) -> None:
-        """Keep a note (anything that JSON can hold) beside the trial."""
-        self._commit({"do": "attrs", "number": self.number, "attrs": {name: value}})
+        """Keep a note beside the trial: what JSON can hold, with arrays as lists."""
+        attrs = {str(name): plain("set_user_attr", "value", value)}
+        self._commit({"do": "attrs", "number": self.number, "attrs": attrs})
 
     def set_constraints(self, values: Sequence[float]) -> None:
         """Say how far constraints are missed: each holds where its value is <= 0."""
-        self._constraints = tuple(float(value) for value in values)
+        self._constraints = tuple(reals("set_constraints", "values", *values))
 
     def set_constraint(self, name: str, value: float) -> None:
         """Say how far one constraint is missed, by its name: it holds where its value is <= 0."""
-        if not float(value) == float(value):
+        missed = reals("set_constraint", "value", value)[0]
+        if math.isnan(missed):
             raise BadArgument("set_constraint", "value", got=value, want="a number", do="look into it")
-        self._named[name] = float(value)
+        self._named[name] = missed
         self.set_constraints(list(self._named.values()))
-        note = {f"constraints:{name}": float(value)}
+        note = {f"constraints:{name}": missed}
         self._commit({"do": "attrs", "number": self.number, "attrs": {}, "system": note})
 
     def set_gradient(self, gradient: Mapping[str, Any]) -> None:
@@ -249,15 +280,7 @@ class Trial:
         Args:
             gradient: name of a parameter to the derivative by it; an array's has the shape of the array.
         """
-        unknown = [name for name in gradient if name not in self._given]
-        if unknown:
-            raise BadArgument(
-                *("set_gradient", "gradient"),
-                got=f"for {unknown[0]!r}",
-                want="by parameters that the trial has",
-                do="suggest it first",
-            )
-        self._gradient = dict(gradient)
+        self._gradient = slopes("set_gradient", self._channel.ledger, self.number, gradient)
 
     def revise(self, params: Mapping[str, Any]) -> None:
         """Say that the trial has moved: what it will tell belongs to these values of parameters that it has.
@@ -278,7 +301,7 @@ class Trial:
             if isinstance(domain, Array):
                 stored.flags.writeable = False
             place = domain.to_unit(np.asarray(stored))
-            self._channel.suggest(self.number, name, domain, stored)
+            self._channel.suggest(self.number, name, domain, stored, self._attempt)
             self._asked.given[name] = domain, place if isinstance(domain, Array) else float(place)
             self._given[name] = stored if isinstance(domain, Array) else domain.decode(stored)
 
@@ -303,14 +326,64 @@ class Trial:
         """What `set_gradient` was told."""
         return self._gradient
 
+    def _ended(
+        self,
+        values: Any = None,
+        *,
+        state: TrialState | None = None,
+        gradient: Mapping[str, Any] | None = None,
+        constraints: Sequence[float] | None = None,
+        error: str | None = None,
+        returned: bool = False,
+    ) -> dict[str, Any]:
+        """The entry that ends it; what is not given is what it told before. See `ending`."""
+        channel = self._channel
+        entry = ending(
+            channel.ledger,
+            self.number,
+            values,
+            at=channel.now(),
+            state=state,
+            gradient=self._gradient if gradient is None and values is not None else gradient,
+            constraints=self._constraints if constraints is None else constraints,
+            error=error,
+            returned=returned,
+        )
+        if time.monotonic() - self._begun > channel.lease:  # another may have taken it over
+            channel.sync()
+            if channel.ledger.attempts[self.number] != self._attempt:
+                entry |= {"whole": True, "params": as_json(self._stored())}
+        return entry
+
+    def _stored(self) -> dict[str, tuple[Domain, Any]]:
+        """Name to domain and stored value of its parameters."""
+        domains = {name: self._asked.given[name][0] for name in self._given}
+        return {
+            name: (
+                domain,
+                self._given[name] if isinstance(domain, Array) else domain.encode(self._given[name]),
+            )
+            for name, domain in domains.items()
+        }
+
     def _commit(self, entry: dict[str, Any]) -> None:
         self._channel.commit({**entry, "at": self._channel.now()})
+
+
+def give_back(trials: Sequence[Trial]) -> None:
+    """Let others run trials that were cut off; one that has ended after all stays as it is."""
+    if trials:
+        channel = trials[0]._channel
+        channel.commit(*({"do": "release", "number": trial.number, "by": channel.worker} for trial in trials))
 
 
 def suggest_space(begun: Sequence[Trial], fresh: Sequence[Trial], space: Mapping[str, Domain]) -> None:
     """Suggest the parameters of a space to trials; to fresh ones, whose numbers follow each other, column by column."""
     places = getattr(fresh[0]._sampler, "places", None) if fresh else None
     for name, domain in space.items():
+        if not isinstance(domain, Domain):
+            want, do = "names and domains", f"pass {{'{name}': search.Float(0, 1)}}"
+            raise BadArgument("ask", "space", got=f"{name}: {domain!r}", want=want, do=do)
         at_once = places is not None and not isinstance(domain, Array)
         for trial in begun if at_once else (*begun, *fresh):
             trial.suggest(name, domain)

@@ -43,21 +43,25 @@ class Trials(Sequence[FrozenTrial]):
         return f"Trials({len(self)} of them)"
 
 
-def frame(ledger: Ledger) -> Any:
+def value_names(ledger: Ledger, metrics: Sequence[str] | None) -> list[str]:
+    """The names of the columns that hold values, in a table."""
+    count = len(ledger.directions)
+    return ["value"] if count == 1 else [f"values_{one}" for one in metrics or range(count)]
+
+
+def frame(ledger: Ledger, metrics: Sequence[str] | None = None) -> Any:
     """All trials as a pandas.DataFrame."""
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
         raise MissingExtra("pandas", "search", "a table of trials") from error
-    several = len(ledger.directions) > 1
-    rows = []
+    names, rows = value_names(ledger, metrics), []
     for trial in Trials(ledger, range(ledger.size)):
-        values = trial.values or (None,) * len(ledger.directions)
-        named = {f"values_{k}": value for k, value in enumerate(values)} if several else {"value": values[0]}
+        values = trial.values or (None,) * len(names)
         rows.append(
             {
                 "number": trial.number,
-                **named,
+                **dict(zip(names, values, strict=True)),
                 "started": _moment(trial.started),
                 "ended": _moment(trial.ended),
                 "duration": trial.duration,
@@ -66,6 +70,8 @@ def frame(ledger: Ledger) -> Any:
                 "state": TrialState(trial.state).name,
             }
         )
+    if not rows:  # the columns are there all the same
+        return pandas.DataFrame(columns=["number", *names, "started", "ended", "duration", "state"])
     return pandas.DataFrame(rows)
 
 

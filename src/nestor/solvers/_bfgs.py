@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -100,78 +101,97 @@ class BFGS:
 
 
 class _LimitedMemory(NamedTuple):
-    steps: Tree  # m last s, leading axis m, oldest first
-    changes: Tree  # m last y
-    inverse_curvatures: jax.Array  # (m,) 1 / s'y, zero where there is no pair
-    scale: jax.Array  # s'y / y'y of the last pair
-    moves: jax.Array
+    """The last moves in m + 1 places, each scaled so that s'y = 1.
+
+    Attributes:
+        rows: s and y in turns, shape (2 (m + 1), n).
+        inverse: R^-1, shape (m + 1, m + 1), where R has s_i'y_j for every i that is no newer than j, else zero;
+            zero in the row and the column of a place that holds no move.
+        products: y_i'y_j, shape (m + 1, m + 1).
+        scale: s'y / y'y of the last move; zero where there is none.
+        place: where the next move is written, which holds none until then.
+    """
+
+    rows: jax.Array
+    inverse: jax.Array
+    products: jax.Array
+    scale: jax.Array
+    place: jax.Array
 
 
 class _Limited(NamedTuple):
+    """The inverse of the model in compact form: Byrd, Nocedal and Schnabel 1994, (3.1).
+
+    A new move is one more column of R^-1, and the oldest is a row and a column less; so nothing is solved.
+    """
+
     length: int
 
     def empty(self, x: Tree) -> _LimitedMemory:
-        dtype = trees.float_dtype(x)
-        return _LimitedMemory(
-            trees.vectors_like(x, self.length),
-            trees.vectors_like(x, self.length),
-            jnp.zeros((self.length,), dtype),
-            jnp.ones((), dtype),
-            jnp.zeros((), jnp.int32),
-        )
+        vector, _ = trees.ravel(x)
+        places = self.length + 1
+        square = jnp.zeros((places, places), vector.dtype)
+        rows = jnp.zeros((2 * places, vector.size), vector.dtype)
+        return _LimitedMemory(rows, square, square, jnp.zeros((), vector.dtype), jnp.int32(0))
 
     def is_empty(self, memory: _LimitedMemory) -> jax.Array:
-        return memory.moves == 0
+        return memory.scale == 0
 
     def forget(self, memory: _LimitedMemory, when: jax.Array) -> _LimitedMemory:
-        return memory._replace(
-            inverse_curvatures=jnp.where(when, 0, memory.inverse_curvatures),
-            scale=jnp.where(when, 1, memory.scale),
-            moves=jnp.where(when, 0, memory.moves),
-        )
+        return memory._replace(scale=jnp.where(when, 0, memory.scale))
 
     def remember(self, memory: _LimitedMemory, move: _descent.Move, when: jax.Array) -> _LimitedMemory:
-        sy, yy, curved = _descent.curvature(move.step, move.change)
+        s, y = trees.ravel(move.step)[0], trees.ravel(move.change)[0]
+        sy, yy, curved = _descent.curvature(s, y)
         use = when & curved
         sy, yy = jnp.where(use, sy, 1), jnp.where(use, yy, 1)
-        place = memory.moves % self.length
-        put = lambda rows, new: rows.at[place].set(jnp.where(use, new, rows[place]))  # noqa: E731
+        root = jnp.sqrt(sy)
+        s, y = jnp.where(use, s / root, 0), jnp.where(use, y / root, 0)
+        place = memory.place
+        rows = jax.lax.dynamic_update_slice_in_dim(memory.rows, jnp.stack([s, y]), 2 * place, 0)
+        with_s, with_y = _products(rows, y)
+        known = jnp.where(memory.scale == 0, 0, memory.inverse)
+        places = jnp.arange(self.length + 1, dtype=jnp.int32)
+        here = places == place
+        column = jnp.where(here, 1, -_small(known, with_s))
+        ahead = jnp.where(place == self.length, 0, place + 1)
+        oldest = places == ahead
+        inverse = jnp.where(here[None, :], column[:, None], known)
+        inverse = jnp.where(oldest[:, None] | oldest[None, :], 0, inverse)
+        products = jnp.where(here[None, :], with_y[:, None], memory.products)
+        products = jnp.where(here[:, None], with_y[None, :], products)
         return _LimitedMemory(
-            jax.tree.map(put, memory.steps, move.step),
-            jax.tree.map(put, memory.changes, move.change),
-            put(memory.inverse_curvatures, 1 / sy),
+            rows,
+            jnp.where(use, inverse, memory.inverse),
+            products,
             jnp.where(use, sy / yy, memory.scale),
-            memory.moves + use.astype(jnp.int32),
+            jnp.where(use, ahead, place),
         )
 
     def direction(self, memory: _LimitedMemory, grad: Tree, x: Tree, box: Any) -> Tree:
-        """The two-loop recursion, newest to oldest and back; empty places have weight zero."""
-        order = (memory.moves - 1 - jnp.arange(self.length, dtype=jnp.int32)) % self.length
-
-        def pair(i: jax.Array) -> tuple[Tree, Tree, jax.Array]:
-            row = lambda rows: rows[i]  # noqa: E731
-            return (
-                jax.tree.map(row, memory.steps),
-                jax.tree.map(row, memory.changes),
-                memory.inverse_curvatures[i],
-            )
-
-        def first(q: Tree, i: jax.Array) -> tuple[Tree, jax.Array]:
-            s, y, rho = pair(i)
-            a = rho * trees.dot(s, q)
-            return trees.add_scaled(q, -a, y), a
-
-        def second(r: Tree, pairs: tuple[jax.Array, jax.Array]) -> tuple[Tree, None]:
-            i, a = pairs
-            s, y, rho = pair(i)
-            return trees.add_scaled(r, a - rho * trees.dot(y, r), s), None
-
-        q, weights = jax.lax.scan(first, grad, order)
-        r, _ = jax.lax.scan(second, trees.scale(memory.scale, q), (order, weights), reverse=True)
-        return trees.negative(r)
+        """Minus the model's inverse times the gradient."""
+        g, back = trees.ravel(grad)
+        rows, inverse, products, scale, _ = memory
+        of_s, of_y = _products(rows, g)
+        a = _small(inverse, of_s)
+        c = _small(inverse.T, a + scale * (_small(products, a) - of_y))
+        weights = jnp.stack([c, -scale * a], axis=1).reshape(-1)
+        moved = jnp.matmul(weights, rows, precision="highest")
+        return back(-jnp.where(scale == 0, g, scale * g + moved))
 
     def first_length(self, memory: _LimitedMemory, guess: jax.Array, last: jax.Array) -> jax.Array:
-        return jnp.where(memory.moves > 0, jnp.ones_like(guess), guess)
+        return jnp.where(memory.scale == 0, guess, jnp.ones_like(guess))
+
+
+def _products(rows: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The products of all s and of all y with v: one reading of the rows."""
+    both = jnp.matmul(rows, v, precision="highest").reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _small(matrix: jax.Array, v: jax.Array) -> jax.Array:
+    """The product of a matrix of a few entries with v; a dot product would be a program of its own to compile."""
+    return jnp.sum(matrix * v[None, :], axis=1)
 
 
 @trees.record
@@ -179,11 +199,12 @@ class LBFGS:
     """L-BFGS: quasi-Newton directions from the last few moves, for any number of variables.
 
     Args:
-        memory: moves that are remembered; memory 2 * memory * n numbers.
+        memory: moves that are remembered; memory 2 * (memory + 1) * n numbers.
         search: step lengths, by default `StrongWolfe()`.
 
-    Restarts with steepest descent when a search fails. Cost a step: one gradient and 4 * memory * n
-    operations. Source: Nocedal and Wright 2006, algorithms 7.4 and 7.5; Liu and Nocedal 1989.
+    Restarts with steepest descent when a search fails. Cost a step: one gradient and 12 * memory * n
+    operations, in three readings of the memory. Source: Liu and Nocedal 1989, in the compact form of Byrd, Nocedal
+    and Schnabel 1994; Nocedal and Wright 2006, sections 7.2 and 3.5.
 
     With bounds the direction leads to the minimizer, in the box, of the quadratic model that the moves make, found
     by guesses of the bounds that hold: some 8 * memory^2 * n operations a guess, one or two as a rule.
@@ -200,28 +221,31 @@ class LBFGS:
     solves: ClassVar[type[Problem]] = Minimization
     bounds: ClassVar[bool] = True
 
+    @property
+    def in_one_vector(self) -> bool:
+        """See `Solver`; a rate may differ between leaves."""
+        return not isinstance(self.search, Rate)
+
     def init(self, problem: Minimization, x: Tree) -> _descent.DescentState:
         """See `Solver.init`."""
-        start = trees.ravel(x)[0] if self._in_one_vector(problem) else x
-        return _descent.init(self._rule(problem), self.search, start)
+        return _descent.init(self._rule(problem), self.search, self._raveled(problem, x)[1])
 
     def step(
         self, problem: Minimization, x: Tree, state: _descent.DescentState
     ) -> tuple[Tree, _descent.DescentState]:
         """See `Solver.step`."""
-        if not self._in_one_vector(problem):
-            return _descent.step(self._rule(problem), self.search, problem, x, state)
-        flat, vector, back = problem.raveled(x)
-        vector, state = _descent.step(self._rule(problem), self.search, flat, vector, state)
-        return back(vector), state
+        own, point, back = self._raveled(problem, x)
+        point, state = _descent.step(self._rule(problem), self.search, own, point, state)
+        return back(point), state
 
     def status(self, problem: Minimization, x: Tree, state: _descent.DescentState) -> jax.Array:
         """See `Solver.status`."""
         return _descent.status(self.search, problem, state)
 
-    def _in_one_vector(self, problem: Minimization) -> bool:
-        # One vector has half the operations to compile of a net of four arrays. A rate may differ between leaves.
-        return problem.box is not None or not isinstance(self.search, Rate)
+    def _raveled(self, problem: Minimization, x: Tree) -> tuple[Minimization, Tree, Callable[[Tree], Tree]]:
+        if self.in_one_vector or problem.box is not None:
+            return problem.raveled(x)
+        return problem, x, lambda x: x
 
     def _rule(self, problem: Minimization) -> _descent.Rule:
         return _Limited(self.memory) if problem.box is None else Boxed(self.memory)

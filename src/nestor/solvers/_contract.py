@@ -246,6 +246,7 @@ class Solver(Protocol):
     evaluated, from the new state. The state is any tree with a field ``info`` of type `Info` about `x`.
     Class attribute `solves` names the problem class, so that a solver of the wrong kind is refused; one with
     ``bounds = True`` keeps every point it proposes inside ``problem.box``, and judges by the projected gradient.
+    One with ``in_one_vector = True`` is given a problem of one vector, shape (n,), whatever the user's tree.
     """
 
     solves: ClassVar[type[Problem]]

@@ -166,13 +166,20 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             fun, plan.tol, inputs.box, scale, *(thing.whole for thing in inputs.beside)
         )
 
-    def start(inputs: Inputs) -> Carry:
+    def posed(inputs: Inputs) -> tuple[Any, Problem, Tree, Callable[[Tree], Tree]]:
+        """The solver; its problem, the start, and the way back to the user's tree, all as the solver wants them."""
         solver, problem = bind(inputs)
-        nothing = no_info(inputs.x0)
+        if getattr(solver, "in_one_vector", False):
+            return solver, *problem.raveled(inputs.x0)
+        return solver, problem, inputs.x0, lambda x: x
+
+    def start(inputs: Inputs) -> Carry:
+        solver, problem, x0, _ = posed(inputs)
+        nothing = no_info(x0)
         return Carry(
-            x=inputs.x0,
-            state=solver.init(problem, inputs.x0),
-            best_x=inputs.x0,
+            x=x0,
+            state=solver.init(problem, x0),
+            best_x=x0,
             best=nothing,
             status=code(Status.RUNNING),
             turns=jnp.int32(0),
@@ -181,7 +188,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         )
 
     def turn(inputs: Inputs, carry: Carry) -> Carry:
-        solver, problem = bind(inputs)
+        solver, problem, _, back = posed(inputs)
         x_next, state = solver.step(problem, carry.x, carry.state)
         status = solver.status(problem, carry.x, state)
         info: Info = state.info
@@ -192,7 +199,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             status = jnp.where(spent, code(Status.OUT_OF_STEPS), status)
         if plan.watch:
             running = carry.status == int(Status.RUNNING)
-            point = carry.x if plan.watch == "points" else None
+            point = back(carry.x) if plan.watch == "points" else None
             stop = show(
                 inputs.watcher, running, carry.turns, info.value, info.optimality, info.accepted, point
             )
@@ -224,7 +231,8 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
                 carry.state, "convex", True
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
-        x, kkt = carry.best_x, plan.kind.report and plan.kind.report(bind(inputs)[1], carry.best_x)
+        x = posed(inputs)[3](carry.best_x)
+        kkt = plan.kind.report and plan.kind.report(bind(inputs)[1], x)
         # Along the constraints, at the last point kept: that is x where the solve has an answer.
         if kkt is not None and hasattr(carry.state, "curvature"):
             there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
@@ -256,7 +264,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         turn=turn,
         running=lambda carry: carry.status == int(Status.RUNNING),
         bound=plan.max_steps + 1,
-        ahead=lambda carry: (carry.x, carry.status == int(Status.CONVERGED)),
+        ahead=lambda inputs, carry: (posed(inputs)[3](carry.x), carry.status == int(Status.CONVERGED)),
         seen=_last_seen if plan.history else None,
     )
     of_value = None if plan.kind.value is None else value

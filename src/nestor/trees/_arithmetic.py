@@ -93,10 +93,8 @@ def select(condition: Any, a: Tree, b: Tree) -> Tree:
 
 def all_finite(a: Tree) -> jax.Array:
     """Whether no floating-point leaf holds a NaN or an infinity."""
-    result = jnp.ones((), bool)
-    for leaf in floats(a):
-        result = result & jnp.all(jnp.isfinite(leaf))
-    return result
+    # A maximum compiles in a fraction of the time that a conjunction does, and is NaN where an entry is.
+    return jnp.isfinite(max_norm([jnp.asarray(leaf) for leaf in floats(a)]))
 
 
 def size(a: Tree) -> int:

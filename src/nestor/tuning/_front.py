@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nestor.errors import BadArgument
 from nestor.search import GPSampler, Pruner, Sampler, Study, create_study
+from nestor.settings import as_optional_count
 from nestor.tuning._sampler import DescentSampler
 from nestor.tuning._trials import FAILURES, Batched, Differentiated
 
@@ -28,7 +29,7 @@ def tune(
     seed: int | None = None,
     storage: Any = None,
     study_name: str | None = None,
-    catch: type[Exception] | tuple[type[Exception], ...] = FAILURES,
+    catch: type[Exception] | Iterable[type[Exception]] = FAILURES,
     callbacks: Sequence[Callable[..., Any]] = (),
     progress: bool = False,
 ) -> Study:
@@ -84,16 +85,14 @@ def tune(
     """
     if n_trials is None and timeout is None:
         raise BadArgument("tune", "n_trials", got=None, want="given, or timeout=", do="pass n_trials=50")
-    if n_trials is not None and (isinstance(n_trials, bool) or int(n_trials) != n_trials or n_trials < 1):
-        raise BadArgument("tune", "n_trials", got=n_trials, want="a whole number >= 1", do="pass n_trials=50")
+    n_trials = as_optional_count("tune", "n_trials", n_trials)
     if batch is not None and refine != 1:
         raise BadArgument("tune", "batch", got=batch, want="None with refine", do="drop one of the two")
-    kinds = catch if isinstance(catch, tuple) else (catch,)
     posed: Any
     if batch is None:
         posed = Differentiated(objective, space, choices, gradient=gradient, refine=refine, noted=noted)
     else:
-        posed = Batched(objective, space, choices, gradient=gradient, noted=noted, catch=kinds)
+        posed = Batched(objective, space, choices, gradient=gradient, noted=noted, catch=catch)
     study = create_study(
         storage=storage,
         study_name=study_name,
@@ -106,7 +105,7 @@ def tune(
         posed,
         total=n_trials,
         timeout=timeout,
-        catch=kinds,
+        catch=catch,
         callbacks=callbacks,
         progress=progress,
         batch=batch,

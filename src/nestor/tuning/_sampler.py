@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nestor.errors import BadArgument
 from nestor.search import Array, Float, GPSampler, Sampler, TrialState
+from nestor.settings import as_count
 from nestor.tuning._tangents import trust_region_step
 
 _FIRST_RADIUS, _LARGEST_RADIUS, _LEAST_RADIUS = 0.15, 0.5, 1e-5
@@ -51,11 +51,8 @@ class DescentSampler:
     """
 
     def __init__(self, seed: int | None = None, *, other: Sampler | None = None, patience: int = 2):
-        if isinstance(patience, bool) or int(patience) != patience or patience < 1:
-            want = "a whole number >= 1"
-            raise BadArgument("DescentSampler", "patience", got=patience, want=want, do="pass patience=2")
         self.other: Sampler = GPSampler(seed) if other is None else other
-        self.patience = int(patience)
+        self.patience = as_count("DescentSampler", "patience", patience)
         self._rows: weakref.WeakKeyDictionary[Any, _Rows] = weakref.WeakKeyDictionary()
 
     def __call__(self, asked: Any, name: str, domain: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from nestor import programs
 from nestor.errors import BadArgument, SolveFailed
 from nestor.search import Trial, TrialPruned
+from nestor.settings import as_count
 from nestor.tuning._descent import Descent
 from nestor.tuning._layout import Layout, layout_of
 
@@ -180,11 +181,11 @@ class Differentiated:
         refine: int = 1,
         noted: bool = False,
     ):
-        whole = isinstance(refine, int) and not isinstance(refine, bool)
-        if not whole or refine < 1 or (refine > 1 and not gradient):
-            want = "a whole number >= 1, and 1 without gradients"
-            raise BadArgument("Differentiated", "refine", got=refine, want=want, do="pass refine=8")
-        self.gradient, self.refine, self.noted = gradient, refine, noted
+        self.gradient, self.refine, self.noted = gradient, as_count("Differentiated", "refine", refine), noted
+        if refine > 1 and not gradient:
+            raise BadArgument(
+                "Differentiated", "refine", got=refine, want="1 without gradients", do="drop it"
+            )
         self._posed = _Posed("Differentiated", objective, space, choices)
 
     def __call__(self, trial: Trial) -> float | Exception:
@@ -256,9 +257,10 @@ class Batched:
         *,
         gradient: bool = False,
         noted: bool = False,
-        catch: tuple[type[Exception], ...] = FAILURES,
+        catch: type[Exception] | Iterable[type[Exception]] = FAILURES,
     ):
-        self.gradient, self.noted, self.catch = gradient, noted, catch
+        self.gradient, self.noted = gradient, noted
+        self.catch = catch if isinstance(catch, type) else tuple(catch)
         self._posed = _Posed("Batched", objective, space, choices)
 
     def __call__(self, trials: Sequence[Trial]) -> list[float | Exception]:
