@@ -323,6 +323,98 @@ def test_the_choice_goes_by_the_facts():
         assert "300,300]" not in large, "no dense matrix above 256 unknowns"
 
 
+MEDIUM = 130
+
+
+def eigenvalues(condition: float, few: int | None = None) -> np.ndarray:
+    """A spectrum: geometric, or ones with a few small eigenvalues."""
+    if few is None:
+        return np.geomspace(1.0, 1 / condition, MEDIUM)
+    return np.r_[np.ones(MEDIUM - few), np.full(few, 1 / condition)]
+
+
+def with_eigenvalues(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(MEDIUM, MEDIUM)))
+    return (q * values) @ q.T
+
+
+@functools.cache
+def automatic(dtype: Any = jnp.float64) -> Any:
+    """The default with a matrix of `MEDIUM` unknowns."""
+    like = jnp.zeros(MEDIUM, dtype)
+    return jax.jit(lambda a, b: linear.solve(of_matrix(a, True, like), b))
+
+
+@pytest.mark.parametrize(
+    ("values", "dense"),
+    [
+        (eigenvalues(2.0), False),
+        (eigenvalues(1e6, few=1), False),
+        (eigenvalues(1e10, few=1), True),
+        (eigenvalues(1e3), True),
+        (eigenvalues(1e10), True),
+    ],
+    ids=["well conditioned", "one small", "one tiny", "ill", "very ill"],
+)
+def test_a_medium_system_is_iterated_where_that_is_soon_done_and_else_factorised(
+    values: np.ndarray, dense: bool
+):
+    a, b = with_eigenvalues(values), np.random.default_rng(1).normal(size=MEDIUM)
+    x = np.asarray(automatic()(jnp.asarray(a), jnp.asarray(b)))
+    factorised = np.asarray(linear.solve(of_matrix(jnp.asarray(a), True), jnp.asarray(b), linear.Cholesky()))
+    assert np.array_equal(x, factorised) == dense
+    assert np.linalg.norm(a @ x - b) <= (1e-15 * np.linalg.norm(x) if dense else 2.1e-9 * np.linalg.norm(b))
+    gap = np.linalg.norm(x - np.linalg.solve(a, b)) / np.linalg.norm(x)
+    assert gap <= (1e-8 if not dense else 1e-15 * np.linalg.cond(a))
+
+
+def test_a_medium_system_in_float32():
+    a, b = with_eigenvalues(eigenvalues(2.0)), np.random.default_rng(1).normal(size=MEDIUM)
+    x = automatic(jnp.float32)(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
+    assert x.dtype == jnp.float32
+    np.testing.assert_allclose(x, np.linalg.solve(a, b), atol=2e-5)
+
+
+@pytest.mark.parametrize("least", [0.0, -1e-3, np.nan])
+def test_a_medium_system_that_cannot_be_solved_is_nan(least: float):
+    a = with_eigenvalues(np.r_[np.ones(MEDIUM - 1), least])
+    assert np.all(np.isnan(automatic()(jnp.asarray(a), jnp.ones(MEDIUM))))
+
+
+def test_nothing_on_the_right_of_a_medium_system():
+    assert not np.any(automatic()(jnp.asarray(with_eigenvalues(eigenvalues(2.0))), jnp.zeros(MEDIUM)))
+
+
+def test_medium_systems_in_a_batch_are_factorised():
+    a = np.stack([with_eigenvalues(eigenvalues(c), seed=3) for c in (2.0, 1e4)])
+    b = np.random.default_rng(1).normal(size=(2, MEDIUM))
+    both = jax.vmap(automatic())(jnp.asarray(a), jnp.asarray(b))
+    np.testing.assert_allclose(both, np.linalg.solve(a, b[..., None])[..., 0], rtol=0, atol=1e-9)
+    shared = jax.vmap(automatic(), in_axes=(None, 0))
+    np.testing.assert_allclose(shared(a[0], b), np.linalg.solve(a[0], b.T).T, rtol=0, atol=1e-13)
+    assert "while" not in str(jax.make_jaxpr(shared)(a[0], b)).replace("while_loop", "")
+
+
+def test_derivatives_across_a_medium_system():
+    a0, a1 = (jnp.asarray(with_eigenvalues(eigenvalues(2.0), seed)) for seed in (0, 1))
+    b = jnp.asarray(np.random.default_rng(1).normal(size=MEDIUM))
+    by = lambda solve: lambda p: jnp.sum(solve(a0 + p[0] * a1, b * p[1]) ** 2)  # noqa: E731
+    at = jnp.asarray([0.4, 0.7])
+    mine, wanted = by(automatic()), by(jnp.linalg.solve)
+    for derivative in (jax.grad, lambda f: jax.jacfwd(jax.grad(f))):
+        np.testing.assert_allclose(jax.jit(derivative(mine))(at), derivative(wanted)(at), rtol=3e-8)
+
+
+def test_a_collective_inside_a_medium_system():
+    def total(part: jax.Array) -> jax.Array:
+        matvec = lambda v: v + jax.lax.psum(part, "lanes") * v  # noqa: E731
+        operator = linear.Operator(matvec, jnp.zeros(MEDIUM), symmetric=True, positive=True)
+        return linear.solve(operator, jnp.ones(MEDIUM))
+
+    x = jax.vmap(total, axis_name="lanes")(jnp.asarray([1.0, 2.0]))
+    np.testing.assert_allclose(x, 0.25)
+
+
 def test_many_unknowns_without_a_matrix():
     n = 100_000
     diagonal = jnp.linspace(1.0, 3.0, n)

@@ -25,9 +25,10 @@ class Implicit:
     condition number.
 
     Args:
-        linear_solver: how F_x is inverted: `Auto()` (the default: dense to 256 unknowns, else Krylov),
-            `Cholesky()`, `LU()`, `CG()`, `GMRES()`, `BiCGStab()`, `Neumann(terms)`, `Nystrom(rank)`, or any
-            object with their one verb. One that fails gives NaN, never a wrong number.
+        linear_solver: how F_x is inverted: `Auto()` (the default: dense to 256 unknowns, else Krylov; for a
+            minimum of 128 to 256 unknowns conjugate gradients are tried before, to 2e-9), `Cholesky()`, `LU()`,
+            `CG()`, `GMRES()`, `BiCGStab()`, `Neumann(terms)`, `Nystrom(rank)`, or any object with their one
+            verb. One that fails gives NaN, never a wrong number.
 
     Cost: one linearisation of F and one linear solve per direction (one in all in reverse mode).
     Source: Christianson 1994; Blondel et al. 2022, equation 2.

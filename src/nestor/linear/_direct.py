@@ -1,4 +1,4 @@
-"""Dense factorisations, chosen by the operator's facts."""
+"""Dense factorisations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 
 from nestor import trees
-from nestor.linear._iterative import CG, GMRES
 from nestor.linear._operators import Operator
 
 Tree = Any
-
-_DENSE_UP_TO = 256
 
 
 @trees.record
@@ -113,21 +110,3 @@ class LeastNorm:
 
         x = jax.lax.cond(regular, lambda: jsl.lu_solve((factor, pivots), vector), shortest)
         return back(jnp.where(jnp.all(jnp.isfinite(x)), x, jnp.nan * x))
-
-
-@trees.record
-class Auto:
-    """The default: dense for at most 256 unknowns (Cholesky or LU by the facts), else CG or GMRES.
-
-    >>> import nestor
-    >>> nestor.Implicit().linear_solver
-    Auto()
-    """
-
-    def run(self, operator: Operator, b: Tree) -> Tree:
-        """The solution of A x = b."""
-        if operator.size <= _DENSE_UP_TO:
-            method = Cholesky() if operator.positive else LU()
-        else:
-            method = CG() if operator.positive else GMRES()
-        return method.run(operator, b)

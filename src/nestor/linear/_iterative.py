@@ -30,13 +30,51 @@ def _good_enough(residual: jax.Array, b_norm: jax.Array, tol: float) -> jax.Arra
     return residual <= bar * b_norm
 
 
-class _CGState(NamedTuple):
+class Conjugate(NamedTuple):
+    """Where conjugate gradients stand.
+
+    Attributes:
+        x: the solution so far; it starts at zero and only gets longer.
+        residual: b - A x, as the recurrence has it.
+        direction: where the next step goes.
+        rho: the square of the residual's length.
+        steps: steps made, each with one product.
+        steepest: the largest d'A d / r'r met; between the extreme eigenvalues of A.
+        convex: whether every direction had positive curvature.
+    """
+
     x: Tree
     residual: Tree
     direction: Tree
     rho: jax.Array
     steps: jax.Array
-    curvature_ok: jax.Array
+    steepest: jax.Array
+    convex: jax.Array
+
+
+def conjugate_gradients(operator: Operator, b: Tree, more: Callable[[Conjugate], jax.Array]) -> Conjugate:
+    """Conjugate gradients from zero, while `more` says so and the curvature is positive."""
+
+    def step(s: Conjugate) -> Conjugate:
+        product = operator.matvec(s.direction)
+        curvature = trees.dot(s.direction, product)
+        convex = curvature > 0
+        alpha = jnp.where(convex, s.rho / jnp.where(convex, curvature, 1), 0)
+        residual = trees.add_scaled(s.residual, -alpha, product)
+        rho = trees.squared_norm(residual)
+        return Conjugate(
+            x=trees.add_scaled(s.x, alpha, s.direction),
+            residual=residual,
+            direction=trees.add_scaled(residual, rho / s.rho, s.direction),
+            rho=rho,
+            steps=s.steps + 1,
+            steepest=jnp.maximum(s.steepest, curvature / s.rho),
+            convex=convex,
+        )
+
+    rho = trees.squared_norm(b)
+    start = Conjugate(trees.zeros_like(b), b, b, rho, jnp.int32(0), jnp.zeros_like(rho), jnp.bool_(True))
+    return jax.lax.while_loop(lambda s: more(s) & s.convex, step, start)
 
 
 @trees.record
@@ -67,28 +105,11 @@ class CG:
         limit = min(10 * operator.size, 2000) if self.max_steps is None else self.max_steps
         b_norm = jnp.sqrt(trees.squared_norm(b))
 
-        def more(s: _CGState) -> jax.Array:
-            return (jnp.sqrt(s.rho) > tol * b_norm) & (s.steps < limit) & s.curvature_ok
+        def more(s: Conjugate) -> jax.Array:
+            return (jnp.sqrt(s.rho) > tol * b_norm) & (s.steps < limit)
 
-        def step(s: _CGState) -> _CGState:
-            product = operator.matvec(s.direction)
-            curvature = trees.dot(s.direction, product)
-            ok = curvature > 0
-            alpha = jnp.where(ok, s.rho / jnp.where(ok, curvature, 1), 0)
-            residual = trees.add_scaled(s.residual, -alpha, product)
-            rho = trees.squared_norm(residual)
-            return _CGState(
-                x=trees.add_scaled(s.x, alpha, s.direction),
-                residual=residual,
-                direction=trees.add_scaled(residual, rho / s.rho, s.direction),
-                rho=rho,
-                steps=s.steps + 1,
-                curvature_ok=ok,
-            )
-
-        start = _CGState(trees.zeros_like(b), b, b, trees.squared_norm(b), jnp.int32(0), jnp.bool_(True))
-        end = jax.lax.while_loop(more, step, start)
-        good = end.curvature_ok & _good_enough(jnp.sqrt(end.rho), b_norm, tol)
+        end = conjugate_gradients(operator, b, more)
+        good = end.convex & _good_enough(jnp.sqrt(end.rho), b_norm, tol)
         return _poison_unless(good, end.x)
 
 

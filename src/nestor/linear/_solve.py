@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.linear._direct import Auto
+from nestor.linear._auto import Auto
 from nestor.linear._operators import LinearSolver, Operator
 
 Tree = Any
@@ -22,7 +22,7 @@ def solve(operator: Operator, b: Tree, solver: LinearSolver | None = None) -> Tr
     Args:
         operator: the map A with its facts.
         b: the right-hand side, a tree like ``operator.like``.
-        solver: a `LinearSolver`; None takes `Auto()`: dense for at most 256 unknowns, else CG or GMRES.
+        solver: a `LinearSolver`; None takes `Auto()`: by the facts and the size.
 
     Returns:
         x, a tree like b; NaN where the solver failed.

@@ -102,8 +102,8 @@ def minimize(
             had not been: the host replays the answers of `fun` from it, a compiled solve goes on from its last
             save. Remove the file to start anew.
         raise_on_failure: raise `SolveFailed` unless converged (but not after Ctrl-C, which returns the best point so
-            far; a compiled solve hears it where it looks up: with `progress`, `callback`, `checkpoint` or
-            `max_seconds`. One without any of these raises KeyboardInterrupt when it has ended).
+            far; a compiled solve hears it at the next turn with `progress` or `callback`, else within about 0.2 s,
+            and not inside a trace. One that comes before a first turn is made raises KeyboardInterrupt).
         options: of SciPy's method; one that it does not know is refused.
 
     Returns:

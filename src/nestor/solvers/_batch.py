@@ -314,7 +314,7 @@ def _joined(answer: Any, found: Any, which: np.ndarray) -> Any:
 @functools.lru_cache(maxsize=128)
 def _programs(plan: _drive.Plan, own_budgets: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(inputs) -> carries; (inputs, carries, few, limit) -> (carries, answers, which still run)."""
-    loop, read, _ = _drive._pieces(plan)
+    loop, read, _ = _drive.pieces(plan)
     axes: Any = jax.tree.map(lambda _: None, _drive.Inputs([], 0, [], jnp.int32(0)))
     axes = axes._replace(captured=[None, 0], x0=0, onward=0 if own_budgets else None)
     turn = jax.vmap(loop.turn, in_axes=(axes, 0))

@@ -13,7 +13,7 @@ from nestor.adjoints import Answer
 from nestor.errors import MissingExtra, SolveFailed
 from nestor.programs import Interrupts, Watcher, is_traced, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
-from nestor.solvers import _drive, _kkt, _onward, _reports
+from nestor.solvers import _drive, _kkt, _onward, _reports, _unwatched
 from nestor.solvers._constraints import Rows
 from nestor.solvers._posing import Options, Posed
 
@@ -36,9 +36,9 @@ def run(posed: Posed, options: Options) -> Solution:
 
 def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int) -> Answer:
     """Run a plan, with whoever watches it registered; `turns` were made before."""
-    solve = _drive.solution_map(plan)
     if not plan.watch:
-        return solve(inputs)
+        return _unwatched.solve(plan, inputs)
+    solve = _drive.solution_map(plan)
     report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
     interrupts = Interrupts()
     watcher = Watcher(report, callback, bar, interrupts)

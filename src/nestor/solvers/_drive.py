@@ -146,18 +146,18 @@ class Record(NamedTuple):
 @functools.lru_cache(maxsize=512)
 def solution_map(plan: Plan) -> Callable[[Inputs], Answer]:
     """The compiled, differentiable function from inputs to the answer."""
-    loop, read, condition = _pieces(plan)
+    loop, read, condition = pieces(plan)
     return jax.jit(plan.adjoint.attach(loop, read, condition))
 
 
 @functools.lru_cache(maxsize=512)
 def value_map(plan: Plan) -> Callable[[Inputs], tuple[jax.Array, Record]]:
     """The compiled function from inputs to the minimum value, differentiable by the envelope theorem."""
-    loop, read, condition = _pieces(plan)
+    loop, read, condition = pieces(plan)
     return jax.jit(envelope(plan.adjoint.attach(loop, read, condition), condition))
 
 
-def _pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
+def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
     def bind(inputs: Inputs) -> tuple[Any, Problem]:
         solver = trees.join(inputs.solver, plan.solver)
         fun = Bound(plan.program, inputs.captured)
@@ -313,7 +313,7 @@ class Stretches(NamedTuple):
 @functools.lru_cache(maxsize=128)
 def stretches(plan: Plan) -> Stretches:
     """The same loop as that of `solution_map`, in stretches and without derivatives."""
-    loop, read, _ = _pieces(plan)
+    loop, read, _ = pieces(plan)
 
     def begin(inputs: Inputs) -> Made:
         start = loop.start(inputs)

@@ -75,9 +75,11 @@ def minimize(
         callback: called with a `Report` after every evaluation, also inside compiled solves; returning a true
             value or raising StopIteration stops the solve (status STOPPED).
         progress: show a progress line on stderr.
-        raise_on_failure: outside a trace, raise `SolveFailed` unless converged (but not after Ctrl-C, which with
-            a callback or progress stops the solve at the best point so far, status INTERRUPTED). Inside a trace
-            (jit, vmap) nothing is raised: the status travels in the solution, x is the best point seen.
+        raise_on_failure: outside a trace, raise `SolveFailed` unless converged (but not after Ctrl-C, which
+            stops the solve at the best point so far, status INTERRUPTED: at the next turn with a callback or
+            progress, else within about 0.2 s; one that comes before a first turn is made raises KeyboardInterrupt).
+            Inside a trace (jit, vmap) nothing is raised: the status travels in the solution, x is the best point
+            seen.
 
     Returns:
         A `Solution`: `.x`, `.fun`, `.status`, `.success`, `.stats`, `.history`, `.kkt`.

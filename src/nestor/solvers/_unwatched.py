@@ -1,0 +1,164 @@
+"""A compiled solve that nobody watches, in stretches, between which Python hears Ctrl-C.
+
+A program of XLA cannot be left before it ends, and until then Python runs no handler of signals. So the loop is told
+after how many turns to hand over what it has made, from which the same program goes on: after about a fifth of a
+second, by what its turns took before. A solve that is shorter is one call, as it would be without all this.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from nestor import trees
+from nestor.adjoints import Answer
+from nestor.loops import onward
+from nestor.programs import is_traced
+from nestor.solution import Status
+from nestor.solvers import _drive
+
+Tree = Any
+
+_STRETCH = 0.2  # seconds
+_LONGER = 8  # times as many turns as in the stretch before, at most
+_PACKED = 4096  # numbers in an array that is handed over beside others, in one
+_KEPT = 1 << 20  # bytes that a pace may keep
+
+
+def solve(plan: _drive.Plan, inputs: _drive.Inputs) -> Answer:
+    """The answer of a plan; after Ctrl-C the best one so far, INTERRUPTED, if a stretch has ended.
+
+    In one piece inside a trace, and outside the main thread, which alone hears Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread() or is_traced(inputs):
+        return _drive.solution_map(plan)(inputs)
+    pace = _pace(plan)
+    made = pace.blank(inputs)
+    if made is None:
+        return _drive.solution_map(plan)(inputs)
+    answer, until = None, 0
+    try:
+        while True:
+            begun, before = time.monotonic(), until
+            until = min(until + pace.turns, pace.bound)
+            limit = pace.all if until == pace.bound else np.int32(until)
+            answer, more, packed = pace.run(inputs, made, limit)
+            if isinstance(more, jax.core.Tracer):  # inside a jit that none of the inputs come from
+                return _drive.solution_map(plan)(inputs)
+            if until == pace.bound:
+                return answer
+            going_on = bool(more)
+            pace.took(time.monotonic() - begun, int(answer.record.turns) - before)
+            if not going_on:
+                return answer
+            made = _unpacked(packed, made)
+    except KeyboardInterrupt:
+        if answer is None:
+            raise
+        code = jnp.int32(int(Status.INTERRUPTED))
+        return answer._replace(record=answer.record._replace(code=code))
+
+
+class _Pace:
+    """What is remembered of a plan from solve to solve: its program, the turns of a stretch, blank arrays."""
+
+    def __init__(self, plan: _drive.Plan) -> None:
+        self.run, self._shapes = _in_stretches(plan)
+        self.turns = 1
+        self.bound = plan.max_steps + 1
+        self.all = jnp.int32(self.bound)
+        self._blank: dict[Any, list[Any] | None] = {}
+
+    def took(self, seconds: float, turns: int) -> None:
+        """A stretch of so many turns took so long."""
+        wanted = turns * _STRETCH / max(seconds, 1e-9)
+        self.turns = int(min(max(wanted, 1), _LONGER * self.turns))
+
+    def blank(self, inputs: _drive.Inputs) -> list[Any] | None:
+        """What stands for what is made before the first turn; None where no zeros can (keys)."""
+        key = jax.tree.structure((inputs.box, inputs.onward))
+        if key in self._blank:
+            return self._blank[key]
+        shapes = self._shapes(inputs)
+        if any(jnp.issubdtype(shape.dtype, jax.dtypes.extended) for shape in shapes):
+            blank = None
+        else:
+            blank = jax.device_put([np.zeros(shape.shape, shape.dtype) for shape in shapes])
+        if blank is None or sum(leaf.nbytes for leaf in blank) <= _KEPT:
+            self._blank[key] = blank
+        return blank
+
+
+@functools.lru_cache(maxsize=512)
+def _pace(plan: _drive.Plan) -> _Pace:
+    return _Pace(plan)
+
+
+class _InStretches(NamedTuple):
+    """A solve as one program that can be left and gone on with.
+
+    Attributes:
+        run: (inputs, made, until) -> (answer, whether it is not the last one, made), after `until` turns in all,
+            or at the end if that is earlier. What is made is a list of arrays, at the beginning of zeros; what
+            comes out is packed.
+        shapes: inputs -> the shapes of these arrays.
+    """
+
+    run: Callable[[_drive.Inputs, list[Any], Any], tuple[Answer, jax.Array, list[Any]]]
+    shapes: Callable[[_drive.Inputs], list[jax.ShapeDtypeStruct]]
+
+
+def _in_stretches(plan: _drive.Plan) -> _InStretches:
+    """The loop of a plan, without derivatives; one call costs about as much as one of the whole."""
+    loop, read = _drive.pieces(plan)[:2]
+
+    def begin(inputs: _drive.Inputs) -> _drive.Made:
+        start = loop.start(inputs)
+        return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
+
+    def run(inputs: _drive.Inputs, leaves: list[Any], until: Any) -> tuple[Answer, jax.Array, list[Any]]:
+        structure = jax.tree.structure(jax.eval_shape(begin, inputs))
+        made: _drive.Made = jax.tree.unflatten(structure, leaves)
+        made = jax.lax.cond(made[0] == 0, lambda: begin(inputs), lambda: made)
+        made = onward(loop, inputs, made, until)
+        more = loop.running(made[1]) & (made[0] < loop.bound)
+        return read(inputs, made[1], made[2]), more, _packed(jax.tree.leaves(made))
+
+    return _InStretches(jax.jit(run), lambda inputs: jax.tree.leaves(jax.eval_shape(begin, inputs)))
+
+
+def _places(leaves: list[Any]) -> list[list[int]]:
+    """Which leaves are handed over in one array: small ones of a dtype together, all others by themselves."""
+    kind = lambda i: str(leaves[i].dtype) if leaves[i].size <= _PACKED else str(i)  # noqa: E731
+    order = sorted(range(len(leaves)), key=kind)
+    return [list(group) for _, group in itertools.groupby(order, kind)]
+
+
+def _packed(leaves: list[Any]) -> list[jax.Array]:
+    """The same numbers in few arrays: a call costs more than a microsecond for each that it returns."""
+    groups = [[leaves[i] for i in places] for places in _places(leaves)]
+    return [
+        group[0] if len(group) == 1 else jnp.concatenate([jnp.ravel(x) for x in group]) for group in groups
+    ]
+
+
+def _unpacked(packed: list[Any], like: list[Any]) -> list[Any]:
+    """What was packed, with the shapes of `like`; on the host, so that nothing is compiled for it."""
+    leaves: list[Any] = [None] * len(like)
+    for array, places in zip(packed, _places(like), strict=True):
+        if len(places) == 1:
+            leaves[places[0]] = array
+            continue
+        ends = np.cumsum([like[i].size for i in places])[:-1]
+        for i, part in zip(places, np.split(np.asarray(array), ends), strict=True):
+            leaves[i] = part.reshape(like[i].shape)
+    return leaves
