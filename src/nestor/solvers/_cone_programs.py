@@ -199,7 +199,13 @@ def _spectrum(cone: Any, v: jax.Array) -> jax.Array:
 
 
 CONE_PROGRAM = _drive.Kind(
-    ConeProgram, residual, value, symmetric=False, positive=False, by_value=False, report=report
+    ConeProgram,
+    residual,
+    value,
+    symmetric=False,
+    positive=False,
+    by_value=False,
+    report=lambda problem, point, state, there: report(problem, point),
 )
 
 

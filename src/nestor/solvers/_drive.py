@@ -38,7 +38,8 @@ class Kind(NamedTuple):
         value: (problem, x) -> the objective, as the envelope theorem wants it; None where there is none.
         symmetric, positive: facts about the derivative of that residual at a solution.
         by_value: whether the best point seen is the one of least value; else it is that of least optimality.
-        report: (problem, x) -> what `Solution.kkt` is made from; None where there is none.
+        report: (problem, x, state, whether x is the last point kept) -> what `Solution.kkt` is made from; None where
+            there is none.
         settle: (problem, x) -> (x with what is at a bound there exactly, the report), or None without bounds.
     """
 
@@ -48,7 +49,7 @@ class Kind(NamedTuple):
     symmetric: bool
     positive: bool
     by_value: bool = True
-    report: Callable[[Any, Tree], Tree] | None = None
+    report: Callable[[Any, Tree, Any, jax.Array], Tree] | None = None
     settle: Callable[[Any, Tree], Any] | None = None
 
 
@@ -232,11 +233,8 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
         x = posed(inputs)[3](carry.best_x)
-        kkt = plan.kind.report and plan.kind.report(bind(inputs)[1], x)
-        # Along the constraints, at the last point kept: that is x where the solve has an answer.
-        if kkt is not None and hasattr(carry.state, "curvature"):
-            there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
-            kkt = kkt._replace(curvature=jnp.where(there, carry.state.curvature, jnp.nan))
+        there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
+        kkt = plan.kind.report and plan.kind.report(bind(inputs)[1], x, carry.state, there)
         settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
         if settled is not None:
             verdict = _agreeing(verdict, carry.best.optimality, settled[1].residuals.stationarity, plan.tol)

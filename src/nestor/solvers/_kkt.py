@@ -94,19 +94,28 @@ class Report(NamedTuple):
     curvature: Any = None
 
 
-def report(problem: Constrained, point: Point) -> Report:
-    """The conditions at a point, from one more evaluation."""
+def report(problem: Constrained, point: Point, state: Any, there: jax.Array) -> Report:
+    """The conditions at a point, from one more evaluation.
+
+    Args:
+        problem: what was solved.
+        point: the best point.
+        state: the solver's, which may know the curvature along the constraints at the last point that it kept.
+        there: whether that is this point.
+    """
+    known = getattr(state, "curvature", None)
+    curvature = None if known is None else jnp.where(there, known, jnp.nan)
     _, _, pull, h, g = _at(problem, point)
     grad = pull(point.inequal)
     found = residuals(point, grad, h, g, problem.box)
     tol = problem.tol
     weak = jnp.sum((jnp.abs(g) <= tol) & (point.inequal <= tol))
     if problem.box is None:
-        return Report(found, None, None, weak)
+        return Report(found, None, None, weak, curvature)
     low, high = _of_bounds(point.x, grad, problem.box)
     at = at_bound(point.x, problem.box)
     weak_bounds = jax.tree.map(lambda on, d: jnp.sum(on & (jnp.abs(d) <= tol)), at, grad)
-    return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)))
+    return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)), curvature)
 
 
 def _of_bounds(x: Tree, grad: Tree, box: Box) -> tuple[Tree, Tree]:
