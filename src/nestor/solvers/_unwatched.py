@@ -85,7 +85,8 @@ class _Pace:
 
     def blank(self, inputs: _drive.Inputs) -> list[Any] | None:
         """What stands for what is made before the first turn; None where no zeros can (keys)."""
-        key = jax.tree.structure((inputs.box, inputs.onward))
+        leaves, structure = jax.tree.flatten(inputs)
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key in self._blank:
             return self._blank[key]
         shapes = self._shapes(inputs)
