@@ -1,5 +1,6 @@
 """The problems of `_bilevel_problems` as graphs of Nestor's, with the losses of `_levels_by_hand`."""
 
+import os
 from typing import Any
 
 import jax
@@ -59,10 +60,13 @@ def begin(problem: Logistic | Reweighting) -> Any:
     """What prepares a run; see `_levels_peers`."""
     graph = graph_of(problem)
     steps = problem.outer_steps
-    jax.block_until_ready(graph.run(steps).params)  # compiled once, like the program by hand
+    options = {"xla_cpu_use_fusion_emitters": False} if "LEAN" in os.environ else None
+    jax.block_until_ready(
+        graph.run(steps, compiler_options=options).params
+    )  # compiled once, like the program by hand
 
     def run() -> tuple[np.ndarray, np.ndarray, float]:
-        found = jax.block_until_ready(graph.run(steps))
+        found = jax.block_until_ready(graph.run(steps, compiler_options=options))
         return flat(found.params["upper"]), flat(found.params["lower"]), float(found.history.loss[-1])
 
     return lambda: run

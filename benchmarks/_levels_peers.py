@@ -39,8 +39,7 @@ ONE_THREAD = {"NPROC": "1"}  # read by XLA on a CPU; PyTorch does not read it
 SETTINGS: dict[str, dict[str, str]] = {
     "": ONE_THREAD,
     "threads": {},  # as many threads as the machine has cores, JAX's default
-    "lean": ONE_THREAD
-    | {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"},  # half the memory of compilation
+    "lean": ONE_THREAD | {"LEAN": "1"},  # read by `_levels_ours`: half the memory of compilation
 }
 
 

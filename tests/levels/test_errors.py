@@ -190,6 +190,9 @@ MISTAKES = {
     "data as validation": (run(validation=X), "Graph.run", "validation", "Array", "validation=lambda p:"),
     "a callback of text": (run(callback="print"), "Graph.run", "callback", "print", "function"),
     "a path for a logger": (run(logger="run.csv"), "Graph.run", "logger", "run.csv", "CSVLogger"),
+    "compiler options in words": (
+        run(compiler_options="--xla_flag"), "Graph.run", "compiler_options", "--xla_flag", "compiler_options={",
+    ),
     "no reports": (run(report_every=0), "Graph.run", "report_every", "0", "report_every=100"),
     "a start of nothing": (run(start=W), "Graph.run", "start", "Array", "an earlier run"),
     "too many devices": (run(devices=999), "Graph.run", "devices", "999", "jax.devices()"),

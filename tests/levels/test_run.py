@@ -452,11 +452,20 @@ def test_inside_a_trace_nobody_looks_on():
         "checkpoint": "a",
         "progress": True,
         "logger": CSVLogger("a"),
+        "compiler_options": {"xla_cpu_use_fusion_emitters": False},
     }.items():
         with pytest.raises(BadArgument, match=f"argument '{name}'"):
             jax.jit(lambda x, more: alone(start=x).run(2, **more).params["x"], static_argnums=1)(
                 1.0, Some({name: value})
             )
+
+
+def test_options_of_the_compiler_change_how_it_compiles_and_nothing_else():
+    plain = alone(start=3.0).run(5)
+    lean = alone(start=3.0).run(5, compiler_options={"xla_cpu_use_fusion_emitters": False})
+    np.testing.assert_allclose(lean.params["x"], plain.params["x"], rtol=1e-12)
+    with pytest.raises(Exception, match="no_such_option"):  # XLA's own words
+        alone(start=3.0).run(5, compiler_options={"no_such_option": True})
 
 
 class Some(dict):

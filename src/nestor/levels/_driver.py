@@ -63,6 +63,7 @@ class Settings:
     checkpoint: Any
     checkpoint_every: int | None
     devices: Any
+    compiler_options: Any
     raise_on_failure: bool
 
 
@@ -136,7 +137,7 @@ def raise_if_failed(where: str, run: Any, wanted: bool) -> None:
 
 def _traced(where: str, plan: RunPlan, inputs: RunInputs, settings: Settings) -> tuple[Carry, Seen]:
     """A run inside jit or vmap: one stretch, nothing to see of it on the way, and no derivative."""
-    for name in ("callback", "logger", "checkpoint", "progress"):
+    for name in ("callback", "logger", "checkpoint", "progress", "compiler_options"):
         if getattr(settings, name) not in (None, False):
             raise BadArgument(
                 where,
@@ -186,11 +187,30 @@ def _planned(
         every=as_optional_count(where, "validate_every", settings.validate_every) or hundredth,
         patience=needs_validation(where, "patience", settings.patience, settings.validation),
         reports=every or hundredth,
+        compiler_options=_compiler_options(where, settings.compiler_options),
     )
     inputs = RunInputs(prepared.inputs, states, arrays, () if whole is None else whole.inputs, captured)
     if graph.mesh is not None:  # everything is on all devices, wherever it was
         inputs = jax.device_put(inputs, jax.sharding.NamedSharding(graph.mesh, jax.sharding.PartitionSpec()))
     return plan, inputs
+
+
+def _compiler_options(where: str, given: Any) -> tuple[tuple[str, Any], ...]:
+    """XLA's options in order; XLA itself refuses those that it does not know."""
+    if given is None:
+        return ()
+    plain = isinstance(given, dict) and all(
+        isinstance(name, str) and isinstance(value, (bool, int, float, str)) for name, value in given.items()
+    )
+    if not plain:
+        raise BadArgument(
+            where,
+            "compiler_options",
+            got=given,
+            want="a dictionary of XLA's options: names to booleans, numbers or strings",
+            do='write compiler_options={"xla_cpu_use_fusion_emitters": False}',
+        )
+    return tuple(sorted(given.items()))
 
 
 def _check_watchers(where: str, settings: Settings) -> None:

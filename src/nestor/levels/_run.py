@@ -39,6 +39,7 @@ class RunPlan(NamedTuple):
             Without, a run ends at the first loss or gradient that is not, and says at the end of a stretch
             whether everything is finite: at a lower price, for runs that can be made again with guard.
         reports: outer steps between two measurements of the losses below.
+        compiler_options: XLA's, as pairs in order of their names.
     """
 
     graph: GraphPlan
@@ -50,6 +51,7 @@ class RunPlan(NamedTuple):
     patience: int | None
     reports: int
     guarded: bool = False
+    compiler_options: tuple[tuple[str, Any], ...] = ()
 
 
 class RunInputs(NamedTuple):
@@ -117,7 +119,11 @@ def compiled(plan: RunPlan) -> tuple[Callable[..., tuple[Carry, Seen]], Stretch]
         code = jnp.where(fine, carry.code, jnp.int32(int(Status.NOT_FINITE)))
         return carry._replace(code=code), rows
 
-    return jax.jit(begin), jax.jit(stretch, donate_argnums=2)  # a copy of the record a stretch would be many
+    options = dict(plan.compiler_options) or None
+    # A copy of the record a stretch would be many.
+    return jax.jit(begin, compiler_options=options), jax.jit(
+        stretch, donate_argnums=2, compiler_options=options
+    )
 
 
 @functools.lru_cache(maxsize=128)
