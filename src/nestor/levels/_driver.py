@@ -63,8 +63,8 @@ class Settings:
     checkpoint: Any
     checkpoint_every: int | None
     devices: Any
-    compiler_options: Any
     raise_on_failure: bool
+    compiler_options: Any = None
 
 
 class Position(NamedTuple):

@@ -144,6 +144,22 @@ class Record(NamedTuple):
     kkt: Tree = None
 
 
+class _Task(NamedTuple):
+    """What is to be done, as the solver wants it: with the user's tree, or with one vector in its place.
+
+    Attributes:
+        solver: the method.
+        problem: its problem.
+        x0: the start.
+        back: from a point of the solver to one of the user.
+    """
+
+    solver: Any
+    problem: Problem
+    x0: Tree
+    back: Callable[[Tree], Tree]
+
+
 @functools.lru_cache(maxsize=512)
 def solution_map(plan: Plan) -> Callable[[Inputs], Answer]:
     """The compiled, differentiable function from inputs to the answer."""
@@ -167,15 +183,14 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             fun, plan.tol, inputs.box, scale, *(thing.whole for thing in inputs.beside)
         )
 
-    def posed(inputs: Inputs) -> tuple[Any, Problem, Tree, Callable[[Tree], Tree]]:
-        """The solver; its problem, the start, and the way back to the user's tree, all as the solver wants them."""
+    def task(inputs: Inputs) -> _Task:
         solver, problem = bind(inputs)
         if getattr(solver, "in_one_vector", False):
-            return solver, *problem.raveled(inputs.x0)
-        return solver, problem, inputs.x0, lambda x: x
+            return _Task(solver, *problem.raveled(inputs.x0))
+        return _Task(solver, problem, inputs.x0, lambda x: x)
 
     def start(inputs: Inputs) -> Carry:
-        solver, problem, x0, _ = posed(inputs)
+        solver, problem, x0, _ = task(inputs)
         nothing = no_info(x0)
         return Carry(
             x=x0,
@@ -189,7 +204,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         )
 
     def turn(inputs: Inputs, carry: Carry) -> Carry:
-        solver, problem, _, back = posed(inputs)
+        solver, problem, _, back = task(inputs)
         x_next, state = solver.step(problem, carry.x, carry.state)
         status = solver.status(problem, carry.x, state)
         info: Info = state.info
@@ -232,7 +247,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
                 carry.state, "convex", True
             )
             verdict = jnp.where(out & there, code(Status.CONVERGED), verdict)
-        x = posed(inputs)[3](carry.best_x)
+        x = task(inputs).back(carry.best_x)
         there = (verdict == int(Status.CONVERGED)) | (verdict == int(Status.SADDLE))
         kkt = plan.kind.report and plan.kind.report(bind(inputs)[1], x, carry.state, there)
         settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
@@ -262,7 +277,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         turn=turn,
         running=lambda carry: carry.status == int(Status.RUNNING),
         bound=plan.max_steps + 1,
-        ahead=lambda inputs, carry: (posed(inputs)[3](carry.x), carry.status == int(Status.CONVERGED)),
+        ahead=lambda inputs, carry: (task(inputs).back(carry.x), carry.status == int(Status.CONVERGED)),
         seen=_last_seen if plan.history else None,
     )
     of_value = None if plan.kind.value is None else value
