@@ -263,13 +263,19 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     assert nestor.optuna.import_study(path).name == "mine"
 
 
-def test_what_fails_leaves_no_part_of_a_study(tmp_path):
+def test_what_fails_leaves_no_part_of_a_study(tmp_path, monkeypatch):
     ours = search.create_study(study_name="mine")
-    ours.ask().set_user_attr("note", {1, 2})  # no JSON; in memory nobody minds
+    ours.ask().set_user_attr("note", [1, 2])
     there = theirs("database", tmp_path / "theirs")
-    for _ in range(2):
-        with pytest.raises(TypeError):
-            nestor.optuna.export_study(ours, there)
+
+    def full(*_, **__):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(optuna.storages.get_storage(there)), "create_new_trial", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="full"):
+                nestor.optuna.export_study(ours, there)
     assert there.get_all_studies() == []
     study = optuna.create_study(study_name="theirs")
     study.ask().set_user_attr("note", {1, 2})
