@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nestor.search import Array, Float, GPSampler, Sampler, TrialState
+from nestor import search
+from nestor.search import Array, Float, GPSampler, TrialState
 from nestor.settings import as_count
 from nestor.tuning._tangents import trust_region_step
 
@@ -51,8 +52,8 @@ class DescentSampler:
     Bayesian optimization, NeurIPS 2019.
     """
 
-    def __init__(self, seed: int | None = None, *, other: Sampler | None = None, patience: int = 2):
-        self.other: Sampler = GPSampler(seed) if other is None else other
+    def __init__(self, seed: int | None = None, *, other: search.Sampler | None = None, patience: int = 2):
+        self.other: search.Sampler = GPSampler(seed) if other is None else other
         self.patience = as_count("DescentSampler", "patience", patience)
         self._rows: weakref.WeakKeyDictionary[Any, _Rows] = weakref.WeakKeyDictionary()
 
