@@ -6,8 +6,6 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
-import json
-import math
 import os
 import shutil
 import sys
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from nestor.cli._as_json import as_json
 from nestor.errors import BadArgument, MissingExtra
 
 INTERRUPTED = 130  # the shell's word for: ended by Ctrl-C
@@ -182,15 +181,6 @@ def write_record(record: dict[str, Any], path: Path) -> Path:
     """Write a record as JSON, whole or not at all."""
     plain = {**record, "device": jax.devices()[0].platform, "cpu_seconds": round(time.process_time(), 3)}
     draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(_finite(plain), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draft.write_text(as_json(plain, indent=1) + "\n", encoding="utf-8")
     os.replace(draft, path)
     return path
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,6 @@ import argparse
 import csv
 import datetime
 import json
-import math
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from nestor import search
 from nestor.cli import _named
+from nestor.cli._as_json import as_json
 from nestor.errors import BadArgument
 
 
@@ -27,7 +27,7 @@ def list_all(options: argparse.Namespace) -> int:
         best = study._best()
         found.append({"study": name, **_summary(study), "best": best})
     if options.json:
-        print(_json(found))
+        print(as_json(found))
         return 0
     head = ("study", "goal", "trials", "complete", "running", "failed", "best", "created")
     rows = [
@@ -50,7 +50,7 @@ def show(options: argparse.Namespace) -> int:
     summary = _summary(study)
     if options.json:
         notes = {"user_attrs": study.user_attrs, "best": _best_records(study)}
-        print(_json({"study": study.name, **summary, **notes}))
+        print(as_json({"study": study.name, **summary, **notes}))
         return 0
     states = [f"{summary[state]} {state}" for state in _STATES if summary[state]]
     lines = [
@@ -78,7 +78,7 @@ def best(options: argparse.Namespace) -> int:
     study = _loaded(options, "nestor study best")
     records = _best_records(study)
     if options.json:
-        print(_json(records[0] if len(study.directions) == 1 and records else records))
+        print(as_json(records[0] if len(study.directions) == 1 and records else records))
     else:
         print("\n".join(best_lines(study)))
     return 0 if records else 1
@@ -186,19 +186,6 @@ def _best_records(study: Any) -> list[dict[str, Any]]:
         {"number": trial.number, "values": list(trial.values), "params": _plain(trial.params)}
         for trial in trials
     ]
-
-
-def _json(found: Any) -> str:
-    """JSON that every program reads: null where a number is infinite or none."""
-    return json.dumps(_finite(found))
-
-
-def _finite(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _finite(value) for name, value in found.items()}
-    if isinstance(found, list):
-        return [_finite(value) for value in found]
-    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _plain(params: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nestor.levels._methods import MethodInputs, two_levels
 from nestor.levels._methods import moved as moved_by
 from nestor.levels._oracles import TwoLevels
 from nestor.levels._plan import Given, GraphPlan, LevelInputs, LevelState
-from nestor.loops import Loop, onward, to_the_end
+from nestor.loops import Loop, begun, onward, to_the_end
 from nestor.programs import Program
 from nestor.solution import Status
 from nestor.training import with_best, with_status
@@ -110,8 +110,7 @@ def compiled(plan: RunPlan) -> tuple[Callable[..., tuple[Carry, Seen]], Stretch]
     loop = _loop(plan)
 
     def begin(inputs: RunInputs) -> tuple[Carry, Seen]:
-        carry = loop.start(inputs)
-        return carry, trees.vectors_like(carry.seen, loop.bound)
+        return begun(loop, inputs)[1:]
 
     def stretch(inputs: RunInputs, carry: Carry, rows: Seen, until: jax.Array) -> tuple[Carry, Seen]:
         _, carry, rows = onward(loop, inputs, (carry.t, carry, rows), until)

@@ -14,7 +14,7 @@ from nestor.loops._bits import (
     rows_needed,
     spills,
 )
-from nestor.loops._loops import Loop, every_turn, last_turns, onward, rematerialised, to_the_end
+from nestor.loops._loops import Loop, begun, every_turn, last_turns, onward, rematerialised, to_the_end
 from nestor.loops._reversal import Groups, Machine, Residue, Reversal
 from nestor.loops._rules import Add, Forget, Rule, Scale, step
 from nestor.loops._segments import in_segments
@@ -36,6 +36,7 @@ __all__ = [
     "Stack",
     "Tape",
     "Width",
+    "begun",
     "binomial_schedule",
     "divide",
     "drop",

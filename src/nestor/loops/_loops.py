@@ -50,12 +50,16 @@ class Loop(NamedTuple):
 
 def to_the_end(loop: Loop, inputs: Tree) -> tuple[Tree, Tree]:
     """Run until done: a `while` loop. Memory: one carry. Derivatives: forward mode only."""
-    start = loop.start(inputs)
+    made = begun(loop, inputs)
     if loop.fixed and loop.bound <= 1:
-        return _scan(loop, inputs, start, start, loop.bound)
-    rows = trees.vectors_like(loop.record(start), loop.bound)
-    _, carry, rows = onward(loop, inputs, (jnp.int32(0), start, rows), loop.bound)
-    return carry, rows
+        return _scan(loop, inputs, made[1], made[1], loop.bound)
+    return onward(loop, inputs, made, loop.bound)[1:]
+
+
+def begun(loop: Loop, inputs: Tree) -> Made:
+    """A run before its first turn: no turns made, the first carry, an empty record."""
+    start = loop.start(inputs)
+    return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
 
 
 def onward(loop: Loop, inputs: Tree, made: Made, limit: int | jax.Array) -> Made:
@@ -98,11 +102,11 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
     again = min(last, loop.bound)
     size = max(again, 1)
     constant = jax.tree.map(_constant, inputs)
-    start = loop.start(constant)
+    made = begun(loop, constant)
     if loop.fixed:
-        return _last_of_fixed(loop, inputs, constant, start, again)
+        return _last_of_fixed(loop, inputs, constant, made, again)
+    none, start, rows = made
     ring = trees.vectors_like(start, size)
-    rows = trees.vectors_like(loop.record(start), loop.bound)
 
     def more(indexed: tuple[jax.Array, Tree, Tree, Tree]) -> jax.Array:
         count, carry, _, _ = indexed
@@ -114,7 +118,7 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
         carry = loop.turn(constant, carry)
         return count + 1, carry, ring, _noted(rows, count, loop.record(carry))
 
-    count, end, ring, rows = jax.lax.while_loop(more, body, (jnp.int32(0), start, ring, rows))
+    count, end, ring, rows = jax.lax.while_loop(more, body, (none, start, ring, rows))
     first = jnp.maximum(count - size, 0)
     oldest = jax.tree.map(lambda r: r[first % size], ring)
     oldest = trees.select(count > 0, oldest, end)
@@ -124,11 +128,9 @@ def last_turns(loop: Loop, inputs: Tree, last: int) -> tuple[Tree, Tree]:
     return end, jax.tree.map(place, jax.tree.map(_constant, rows), latest)
 
 
-def _last_of_fixed(loop: Loop, inputs: Tree, constant: Tree, start: Tree, again: int) -> tuple[Tree, Tree]:
+def _last_of_fixed(loop: Loop, inputs: Tree, constant: Tree, made: Made, again: int) -> tuple[Tree, Tree]:
     """Where it is known beforehand which turns are the last, none is made twice."""
     before = loop.bound - again
-    rows = trees.vectors_like(loop.record(start), loop.bound)
-    made = (jnp.int32(0), start, rows)
     _, carry, rows = onward(loop, constant, made, before) if before else made
     carry, rows = jax.tree.map(_constant, (carry, rows))
     end, latest = _scan(loop, inputs, carry, carry, again)

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nestor import trees
-from nestor.loops._loops import Loop, Made, onward
+from nestor.loops._loops import Loop, Made, begun, onward
 
 Tree = Any
 
@@ -33,14 +32,12 @@ def in_segments(
     Cost: one carry, one record and one tree of inputs. Derivatives: forward mode only.
 
     >>> import jax.numpy as jnp
-    >>> from nestor.loops import Loop, Made, onward, in_segments
+    >>> from nestor.loops import Loop, in_segments
     >>> loop = Loop(lambda step: 0, lambda step, x: x + step, lambda x: x < 100, bound=5, seen=lambda x: x)
     >>> in_segments(loop, lambda segment: 10**segment, 2)[1].tolist()
     [1, 2, 12, 22, 122]
     """
-    first = jnp.int32(0)
-    start = loop.start(inputs_at(first))
-    rows = trees.vectors_like(loop.record(start), loop.bound)
+    made = begun(loop, inputs_at(jnp.int32(0)))
 
     def segment(made: Made) -> Made:
         number = made[0] // length
@@ -48,6 +45,6 @@ def in_segments(
         return onward(loop, inputs_at(number), made, limit)
 
     turns, carry, rows = jax.lax.while_loop(
-        lambda made: loop.running(made[1]) & (made[0] < loop.bound), segment, (first, start, rows)
+        lambda made: loop.running(made[1]) & (made[0] < loop.bound), segment, made
     )
     return carry, rows, turns

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read, envelope
-from nestor.loops import Loop, onward
+from nestor.loops import Loop, begun, onward
 from nestor.programs import Program, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
@@ -328,15 +328,11 @@ def stretches(plan: Plan) -> Stretches:
     """The same loop as that of `solution_map`, in stretches and without derivatives."""
     loop, read, _ = pieces(plan)
 
-    def begin(inputs: Inputs) -> Made:
-        start = loop.start(inputs)
-        return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
-
     def go_on(inputs: Inputs, made: Made, until: Any) -> Made:
         return onward(loop, inputs, made, jnp.minimum(until, loop.bound))
 
     return Stretches(
-        jax.jit(begin),
+        jax.jit(lambda inputs: begun(loop, inputs)),
         jax.jit(go_on),
         jax.jit(lambda inputs, made: read(inputs, made[1], made[2])),
         lambda inputs: loop.turn(inputs, loop.start(inputs)),

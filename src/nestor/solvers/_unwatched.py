@@ -19,9 +19,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from nestor import trees
 from nestor.adjoints import Answer
-from nestor.loops import onward
+from nestor.loops import begun, onward
 from nestor.programs import is_traced
 from nestor.solution import Status
 from nestor.solvers import _drive
@@ -48,7 +47,7 @@ def solve(plan: _drive.Plan, inputs: _drive.Inputs) -> Answer:
     answer, until = None, 0
     try:
         while True:
-            begun, before = time.monotonic(), until
+            since, before = time.monotonic(), until
             until = min(until + pace.turns, pace.bound)
             limit = pace.all if until == pace.bound else np.int32(until)
             answer, more, packed = pace.run(inputs, made, limit)
@@ -57,7 +56,7 @@ def solve(plan: _drive.Plan, inputs: _drive.Inputs) -> Answer:
             if until == pace.bound:
                 return answer
             going_on = bool(more)
-            pace.took(time.monotonic() - begun, int(answer.record.turns) - before)
+            pace.took(time.monotonic() - since, int(answer.record.turns) - before)
             if not going_on:
                 return answer
             made = _unpacked(packed, made)
@@ -123,8 +122,7 @@ def _in_stretches(plan: _drive.Plan) -> _InStretches:
     loop, read = _drive.pieces(plan)[:2]
 
     def begin(inputs: _drive.Inputs) -> _drive.Made:
-        start = loop.start(inputs)
-        return jnp.int32(0), start, trees.vectors_like(loop.record(start), loop.bound)
+        return begun(loop, inputs)
 
     def run(inputs: _drive.Inputs, leaves: list[Any], until: Any) -> tuple[Answer, jax.Array, list[Any]]:
         structure = jax.tree.structure(jax.eval_shape(begin, inputs))

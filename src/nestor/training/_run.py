@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read
-from nestor.loops import Loop, Reversal, Rule, onward
+from nestor.loops import Loop, Reversal, Rule, begun, onward
 from nestor.programs import Program
 from nestor.solution import Status
 from nestor.training._batches import Batches
@@ -131,8 +131,7 @@ def stretch_map(plan: Plan) -> tuple[Callable[..., Any], Callable[..., Any], Cal
         return onward(loop, inputs, (carry.t, carry, rows), until)[1:]
 
     def begin(inputs: Inputs) -> tuple[Carry, Seen]:
-        carry = loop.start(inputs)
-        return carry, trees.vectors_like(carry.seen, loop.bound)
+        return begun(loop, inputs)[1:]
 
     return jax.jit(begin), jax.jit(stretch), jax.jit(read)
 
