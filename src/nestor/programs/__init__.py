@@ -2,8 +2,10 @@
 
 from nestor.programs._interrupts import Interrupts
 from nestor.programs._programs import Program, hoist
+from nestor.programs._quick import quick_jit
 from nestor.programs._safe import safe_roots
 from nestor.programs._tracing import (
+    in_trace,
     inside_jit,
     is_one_array,
     is_traced,
@@ -21,10 +23,12 @@ __all__ = [
     "Watcher",
     "hoist",
     "hoist_transformation",
+    "in_trace",
     "inside_jit",
     "is_one_array",
     "is_traced",
     "is_transformation",
+    "quick_jit",
     "register",
     "registered",
     "safe_roots",

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import BadArgument, NestorError
@@ -65,7 +66,12 @@ def is_traced(tree: Tree) -> bool:
 
 def inside_jit() -> bool:
     """Whether this runs inside a `jit` (or a loop of JAX), also one that none of the values at hand come from."""
-    return is_traced(jax.lax.add(np.int32(0), np.int32(0)))
+    return is_traced(jnp.array(0))
+
+
+def in_trace(tree: Tree) -> bool:
+    """Whether what is computed from a tree here is traced: by what it comes from, or by where this runs."""
+    return is_traced(tree) or inside_jit()
 
 
 _HINTS: tuple[tuple[type[Exception], str, str, str], ...] = (  # the first that fits: class, text, got, remedy

@@ -14,7 +14,7 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.programs import Program, inside_jit, is_traced, shape_text, trace_function
+from nestor.programs import Program, in_trace, is_traced, quick_jit, shape_text, trace_function
 from nestor.settings import shown
 from nestor.solution import Solution, Status
 from nestor.solvers import _checks, _drive, _onward
@@ -103,7 +103,7 @@ def _check_lanes(fun: Any, x0: Tree, data: Tree) -> tuple[int, Tree, Tree]:
     _checks.check_function(_WHERE, "fun", fun)
     starts = _checks.check_start(_WHERE, "x0", x0)
     data = jax.tree.map(jnp.asarray, data)
-    _refuse_traced("x0", is_traced(starts) or inside_jit())
+    _refuse_traced("x0", in_trace(starts))
     _refuse_traced("data", is_traced(data))
     leaves = jax.tree.leaves((starts, data))
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
@@ -337,7 +337,7 @@ def _programs(plan: _drive.Plan, own_budgets: bool) -> tuple[Callable[..., Any],
         answers = jax.vmap(lambda inputs, carry: read(inputs, carry, ()), (axes, 0))(inputs, carries)
         return carries, answers, running(carries)
 
-    return jax.jit(jax.vmap(loop.start, (axes,))), jax.jit(stretch)
+    return quick_jit(jax.vmap(loop.start, (axes,))), quick_jit(stretch)
 
 
 def _where(on: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

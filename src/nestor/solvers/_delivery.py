@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 
 from nestor.adjoints import Answer
 from nestor.errors import MissingExtra, SolveFailed
-from nestor.programs import Interrupts, Watcher, is_traced, register, registered
+from nestor.programs import Interrupts, Watcher, in_trace, register, registered
 from nestor.solution import KKT, Solution, Stats, Status
-from nestor.solvers import _drive, _kkt, _onward, _reports, _unwatched
+from nestor.solvers import _drive, _kkt, _onward, _reports, _untraced
 from nestor.solvers._constraints import Rows
 from nestor.solvers._posing import Options, Posed
 
@@ -29,7 +30,7 @@ def run(posed: Posed, options: Options) -> Solution:
         return _answer(plan, inputs, options.callback, bar, turns)
 
     answer = _onward.solved(plan, inputs, solve, goes_on=options.solver is None)
-    if bar is not None and not is_traced(inputs):
+    if bar is not None and not in_trace(inputs):
         bar.close()
     return deliver(plan, answer, rows, options)
 
@@ -37,16 +38,15 @@ def run(posed: Posed, options: Options) -> Solution:
 def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, turns: int) -> Answer:
     """Run a plan, with whoever watches it registered; `turns` were made before."""
     if not plan.watch:
-        return _unwatched.solve(plan, inputs)
-    solve = _drive.solution_map(plan)
+        return solved(plan, inputs)
     report = _reports.report if turns == 0 else _onward.shifted(_reports.report, turns)
     interrupts = Interrupts()
     watcher = Watcher(report, callback, bar, interrupts)
-    if is_traced(inputs):  # the program outlives this call, so the registration must too
+    if in_trace(inputs):  # the program outlives this call, so the registration must too
         number = register(watcher)
-        return solve(inputs._replace(watcher=jnp.int32(number)))
+        return solved(plan, inputs._replace(watcher=jnp.int32(number)))
     with registered(watcher) as number, interrupts:
-        answer = jax.block_until_ready(solve(inputs._replace(watcher=jnp.int32(number))))
+        answer = jax.block_until_ready(solved(plan, inputs._replace(watcher=jnp.int32(number))))
     if watcher.error is not None:
         if bar is not None:
             bar.close()
@@ -54,6 +54,15 @@ def _answer(plan: _drive.Plan, inputs: _drive.Inputs, callback: Any, bar: Any, t
     if interrupts.came() and int(answer.record.code) == Status.STOPPED:
         answer = answer._replace(record=answer.record._replace(code=jnp.int32(int(Status.INTERRUPTED))))
     return answer
+
+
+def solved(
+    plan: _drive.Plan,
+    inputs: _drive.Inputs,
+    mapped: Callable[[_drive.Plan], Callable[[_drive.Inputs], Answer]] = _drive.solution_map,
+) -> Answer:
+    """The answer of a plan; inside a trace by a map that can be differentiated."""
+    return mapped(plan)(inputs) if in_trace(inputs) else _untraced.solve(plan, inputs)
 
 
 def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Solution:
@@ -110,6 +119,8 @@ def apply_policy(
 ) -> Tree:
     """The result of `argmin` or `minimum`, by what is wanted of one that has not converged."""
     unknown = isinstance(record.code, jax.core.Tracer)
+    if not unknown and int(record.code) == Status.INTERRUPTED:  # a point alone would look like an answer
+        raise KeyboardInterrupt
     policy = on_failure or ("nan" if unknown else "raise")
     if policy == "keep":
         return result

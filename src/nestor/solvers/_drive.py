@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from nestor import trees
 from nestor.adjoints import Answer, Condition, Read, envelope
 from nestor.loops import Loop, begun, onward
-from nestor.programs import Program, show
+from nestor.programs import Program, quick_jit, show
 from nestor.solution import History, Status
 from nestor.solvers._bounds import Box
 from nestor.solvers._contract import (
@@ -168,10 +168,11 @@ def solution_map(plan: Plan) -> Callable[[Inputs], Answer]:
 
 
 @functools.lru_cache(maxsize=512)
-def value_map(plan: Plan) -> Callable[[Inputs], tuple[jax.Array, Record]]:
-    """The compiled function from inputs to the minimum value, differentiable by the envelope theorem."""
+def value_map(plan: Plan) -> Callable[[Inputs], Answer]:
+    """The compiled function to the minimum value (and no point), differentiable by the envelope theorem."""
     loop, read, condition = pieces(plan)
-    return jax.jit(envelope(plan.adjoint.attach(loop, read, condition), condition))
+    value = envelope(plan.adjoint.attach(loop, read, condition), condition)
+    return jax.jit(lambda inputs: Answer(None, *value(inputs)))
 
 
 def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
@@ -332,8 +333,8 @@ def stretches(plan: Plan) -> Stretches:
         return onward(loop, inputs, made, jnp.minimum(until, loop.bound))
 
     return Stretches(
-        jax.jit(lambda inputs: begun(loop, inputs)),
-        jax.jit(go_on),
-        jax.jit(lambda inputs, made: read(inputs, made[1], made[2])),
+        quick_jit(lambda inputs: begun(loop, inputs)),
+        quick_jit(go_on),
+        quick_jit(lambda inputs, made: read(inputs, made[1], made[2])),
         lambda inputs: loop.turn(inputs, loop.start(inputs)),
     )

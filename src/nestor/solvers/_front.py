@@ -11,7 +11,7 @@ from nestor.adjoints import Answer
 from nestor.solution import Solution
 from nestor.solvers import _checks, _drive, _kinds, _onward, _reports
 from nestor.solvers._contract import Point
-from nestor.solvers._delivery import apply_policy, run
+from nestor.solvers._delivery import apply_policy, run, solved
 from nestor.solvers._fixed_points import Anderson
 from nestor.solvers._posing import Options, pose_equations, pose_minimization, pose_squares
 from nestor.solvers._roots import NewtonRoot
@@ -156,7 +156,7 @@ def argmin(
         Options(where, solver, adjoint, tol, max_steps, bounds=bounds, constraints=constraints, prox=prox),
     )
     answer = _onward.solved(
-        plan, inputs, lambda plan, inputs, _: _drive.solution_map(plan)(inputs), goes_on=solver is None
+        plan, inputs, lambda plan, inputs, _: solved(plan, inputs), goes_on=solver is None
     )
     x = answer.x.x if isinstance(answer.x, Point) else answer.x
     return apply_policy(where, plan, x, answer.value, answer.record, x, on_failure)
@@ -205,10 +205,10 @@ def minimum(
     )
 
     def solve(plan: _drive.Plan, inputs: _drive.Inputs, _: int) -> Answer:
-        return Answer(None, *_drive.value_map(plan)(inputs))
+        return solved(plan, inputs, _drive.value_map)
 
-    _, value, record = _onward.solved(plan, inputs, solve, goes_on=solver is None)
-    return apply_policy(where, plan, None, value, record, value, on_failure)
+    x, value, record = _onward.solved(plan, inputs, solve, goes_on=solver is None)
+    return apply_policy(where, plan, x, value, record, value, on_failure)
 
 
 def find_root(

@@ -16,7 +16,7 @@ import numpy as np
 
 from nestor import trees
 from nestor.adjoints import Answer
-from nestor.programs import inside_jit, is_traced
+from nestor.programs import in_trace
 from nestor.solution import History, Status
 from nestor.solvers import _drive
 from nestor.solvers._contract import Minimization
@@ -68,7 +68,7 @@ def solved(
 def share(plan: _drive.Plan, inputs: _drive.Inputs) -> _drive.Inputs:
     """The inputs of a first solve that leaves half of the steps to Newton's method, where that one is dense."""
     solver = follower(plan, inputs)
-    if plan.max_steps < _SHARED_FROM or not isinstance(solver, Newton) or is_traced(inputs) or inside_jit():
+    if plan.max_steps < _SHARED_FROM or not isinstance(solver, Newton) or in_trace(inputs):
         return inputs
     return inputs._replace(onward=_drive.Onward(jnp.int32(plan.max_steps // 2 + 1), None))
 

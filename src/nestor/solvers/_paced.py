@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor.errors import BadArgument
-from nestor.programs import Watcher, is_traced, registered
+from nestor.programs import Watcher, in_trace, registered
 from nestor.solution import Solution, Status
 from nestor.solvers import _drive, _reports
 from nestor.solvers._delivery import deliver
@@ -55,7 +55,7 @@ def minimize_paced(
     settings: dict[str, Any] = {"solver": None, "adjoint": None} | options
     asked = Options(where="minimize", **settings)
     plan, inputs, rows = pose_minimization(fun, x0, asked)
-    if is_traced(inputs):
+    if in_trace(inputs):
         raise BadArgument(
             "minimize",
             "checkpoint",

@@ -1,8 +1,10 @@
-"""A compiled solve that nobody watches, in stretches, between which Python hears Ctrl-C.
+"""A solve outside every trace: a program of its own, in stretches, between which Python hears Ctrl-C.
 
 A program of XLA cannot be left before it ends, and until then Python runs no handler of signals. So the loop is told
 after how many turns to hand over what it has made, from which the same program goes on: after about a fifth of a
 second, by what its turns took before. A solve that is shorter is one call, as it would be without all this.
+
+Nobody asks for its derivatives, and it is a whole program: so it can be compiled as `quick_jit` does.
 """
 
 from __future__ import annotations
@@ -15,13 +17,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from nestor.adjoints import Answer
-from nestor.loops import begun, onward
-from nestor.programs import is_traced
+from nestor.loops import begun, onward, to_the_end
+from nestor.programs import quick_jit
 from nestor.solution import Status
 from nestor.solvers import _drive
 
@@ -36,14 +37,14 @@ _KEPT = 1 << 20  # bytes that a pace may keep
 def solve(plan: _drive.Plan, inputs: _drive.Inputs) -> Answer:
     """The answer of a plan; after Ctrl-C the best one so far, INTERRUPTED, if a stretch has ended.
 
-    In one piece inside a trace, and outside the main thread, which alone hears Ctrl-C.
+    In one piece where a callback watches, who hears Ctrl-C itself, and outside the main thread, which alone hears it.
     """
-    if threading.current_thread() is not threading.main_thread() or is_traced(inputs):
-        return _drive.solution_map(plan)(inputs)
     pace = _pace(plan)
     made = pace.blank(inputs)
     if made is None:
-        return _drive.solution_map(plan)(inputs)
+        return pace.whole(inputs)
+    if plan.watch or threading.current_thread() is not threading.main_thread():
+        return pace.run(inputs, made, pace.all)[0]
     answer, until = None, 0
     try:
         while True:
@@ -51,8 +52,6 @@ def solve(plan: _drive.Plan, inputs: _drive.Inputs) -> Answer:
             until = min(until + pace.turns, pace.bound)
             limit = pace.all if until == pace.bound else np.int32(until)
             answer, more, packed = pace.run(inputs, made, limit)
-            if isinstance(more, jax.core.Tracer):  # inside a jit that none of the inputs come from
-                return _drive.solution_map(plan)(inputs)
             if until == pace.bound:
                 return answer
             going_on = bool(more)
@@ -71,7 +70,7 @@ class _Pace:
     """What is remembered of a plan from solve to solve: its program, the turns of a stretch, blank arrays."""
 
     def __init__(self, plan: _drive.Plan) -> None:
-        self.run, self._shapes = _in_stretches(plan)
+        self.run, self.whole, self._shapes = _programs(plan)
         self.turns = 1
         self.bound = plan.max_steps + 1
         self.all = jnp.int32(self.bound)
@@ -103,22 +102,24 @@ def _pace(plan: _drive.Plan) -> _Pace:
     return _Pace(plan)
 
 
-class _InStretches(NamedTuple):
-    """A solve as one program that can be left and gone on with.
+class _Programs(NamedTuple):
+    """A solve as programs without derivatives.
 
     Attributes:
         run: (inputs, made, until) -> (answer, whether it is not the last one, made), after `until` turns in all,
             or at the end if that is earlier. What is made is a list of arrays, at the beginning of zeros; what
             comes out is packed.
-        shapes: inputs -> the shapes of these arrays.
+        whole: inputs -> the answer, for what cannot be begun with zeros.
+        shapes: inputs -> the shapes of what is made.
     """
 
     run: Callable[[_drive.Inputs, list[Any], Any], tuple[Answer, jax.Array, list[Any]]]
+    whole: Callable[[_drive.Inputs], Answer]
     shapes: Callable[[_drive.Inputs], list[jax.ShapeDtypeStruct]]
 
 
-def _in_stretches(plan: _drive.Plan) -> _InStretches:
-    """The loop of a plan, without derivatives; one call costs about as much as one of the whole."""
+def _programs(plan: _drive.Plan) -> _Programs:
+    """The loop of a plan; a stretch that is the whole costs about as much as the whole."""
     loop, read = _drive.pieces(plan)[:2]
 
     def begin(inputs: _drive.Inputs) -> _drive.Made:
@@ -132,7 +133,12 @@ def _in_stretches(plan: _drive.Plan) -> _InStretches:
         more = loop.running(made[1]) & (made[0] < loop.bound)
         return read(inputs, made[1], made[2]), more, _packed(jax.tree.leaves(made))
 
-    return _InStretches(jax.jit(run), lambda inputs: jax.tree.leaves(jax.eval_shape(begin, inputs)))
+    def whole(inputs: _drive.Inputs) -> Answer:
+        return read(inputs, *to_the_end(loop, inputs))
+
+    return _Programs(
+        quick_jit(run), quick_jit(whole), lambda inputs: jax.tree.leaves(jax.eval_shape(begin, inputs))
+    )
 
 
 def _places(leaves: list[Any]) -> list[list[int]]:
