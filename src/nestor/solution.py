@@ -77,7 +77,7 @@ class Status(IntEnum):
         8,
         (
             "No further progress is possible at this precision, and the condition does not hold to tol. "
-            "Use float64, rescale the problem, or loosen tol."
+            "Use float64, rescale the problem, loosen tol, or check a gradient that you wrote yourself."
         ),
     )
     SADDLE = (

@@ -35,6 +35,11 @@ def minimize(
         The point, like `x0_dict`. A warning says so if it is no solution. `nestor.minimize` returns more.
     """
     method = method or ("BFGS" if lb_dict is None and ub_dict is None else "L-BFGS-B")
+    options, max_steps = dict(options or {}), None
+    if (
+        method.lower() == "tnc"
+    ):  # SciPy took `maxiter` for it once, and dict-minimize says that all methods do
+        max_steps = options.pop("maxiter", None)
     solution = minimize_with_steps(
         fun,
         x0_dict,
@@ -43,8 +48,9 @@ def minimize(
         method=method,
         bounds=None if lb_dict is None and ub_dict is None else (lb_dict, ub_dict),
         tol=tol,
+        max_steps=max_steps,
         raise_on_failure=False,
-        options=options,
+        options=options or None,
     )
     if solution.status == Status.INTERRUPTED:
         raise KeyboardInterrupt("Ctrl-C during minimize; nestor.minimize returns the best point so far")

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from nestor.minimize._host import WHERE, Request, solve
 from nestor.minimize._layout import Layout, _look
 from nestor.minimize._stretches import pace
 from nestor.minimize._watch import Budget
-from nestor.programs import is_traced
+from nestor.programs import is_traced, signature_that_refuses
 from nestor.settings import shown
 from nestor.solution import Solution, Status
 from nestor.solvers import Report
@@ -150,8 +151,11 @@ def _asked(
 ) -> Request:
     """The arguments of `minimize`, looked at one by one."""
     method, solver = _which(method, solver)
+    args = args if isinstance(args, tuple) else (args,)
+    _check_args(others["fun"], args)
+    _check_file(others["checkpoint"])
     return Request(
-        args=args if isinstance(args, tuple) else (args,),
+        args=args,
         method=method,
         solver=solver,
         budget=Budget(
@@ -360,6 +364,33 @@ def _which(method: Any, solver: Any) -> tuple[str | None, Any]:
         got=shown(method),
         want="the name of a method of SciPy's, or a solver object of Nestor's",
         do='write method="L-BFGS-B", or method=nestor.LBFGS()',
+    )
+
+
+def _check_args(fun: Any, args: tuple[Any, ...]) -> None:
+    """Whether a function can be called with the tree and `args`."""
+    signature = signature_that_refuses(fun, 1 + len(args)) if args and callable(fun) else None
+    if signature is None:
+        return
+    raise BadArgument(
+        WHERE,
+        "args",
+        got=f"of length {len(args)}, for a function with signature fun{signature}",
+        want=f"what fun takes after the tree; fun must take {1 + len(args)} arguments",
+        do="leave args out where fun reads its data by itself; a single argument is args=(data,)",
+    )
+
+
+def _check_file(path: Any) -> None:
+    """Whether a checkpoint is the name of a file."""
+    if path is None or (isinstance(path, (str, os.PathLike)) and not os.path.isdir(path)):
+        return
+    raise BadArgument(
+        WHERE,
+        "checkpoint",
+        got=f"{shown(path)}, a folder" if isinstance(path, (str, os.PathLike)) else shown(path),
+        want="None, or the name of a file",
+        do='pass for example checkpoint="fit.journal"',
     )
 
 

@@ -14,7 +14,7 @@ from nestor.minimize._box import HostBox, check_bounds
 from nestor.minimize._constraints import Constraints, are_given
 from nestor.minimize._journal import Journal
 from nestor.minimize._layout import Layout
-from nestor.minimize._methods import Method, cannot, check_options, method_called
+from nestor.minimize._methods import Method, cannot, check_options, check_steps, method_called
 from nestor.minimize._objective import Objective
 from nestor.minimize._runs import End, run
 from nestor.minimize._watch import Budget, Watch
@@ -100,6 +100,7 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     objective.box = box
     constraints = Constraints(WHERE, layout, request.constraints, start, box) if constrained else None
     tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
+    budget = budget._replace(steps=check_steps(WHERE, budget.steps))
     if "maxiter" in options and method.name != "COBYLA":
         budget = budget._replace(steps=_fewer(budget.steps, options.pop("maxiter")))
     for name in ("maxfun", "maxfev", "maxiter"):
