@@ -34,6 +34,9 @@ class Constraint:
         BadArgument: (by the function it is passed to) neither `equal` nor a limit; both; limits that are crossed
             or NaN; a function that cannot be called or traced, or does not return real floating-point arrays.
 
+    Cost: its function is evaluated with the objective; m entries of its value make a Jacobian of m rows for `SQP`, and
+    one product with the transposed Jacobian a step for `AugmentedLagrangian`.
+
     >>> import jax.numpy as jnp, nestor
     >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=2.0)
     >>> far = lambda x: jnp.sum((x - 3.0) ** 2)

@@ -83,11 +83,13 @@ def curve_fit(
         A `CurveFit`: `.params`, `.errors`, `.covariance`, `.solution`.
 
     Raises:
-        BadArgument, SolveFailed: as `least_squares`.
+        BadArgument: as `least_squares`; an f that does not take two arguments; deviations that are not positive.
+        SolveFailed: as `least_squares`.
 
     The covariance is (J'J)⁻¹, with J the Jacobian of the weighted residuals at the answer (of a robust loss, of
     those that make J'J its Gauss-Newton Hessian), times 2 cost / (m - n) unless `absolute_sigma`; it takes no
-    notice of bounds. Cost: that of `least_squares`, and one Jacobian more.
+    notice of bounds. Cost: that of `least_squares`, and one Jacobian more. Source: Nocedal and Wright 2006, section
+    10.1; the scaling is that of SciPy's `curve_fit`.
 
     >>> import jax.numpy as jnp, nestor
     >>> t = jnp.linspace(0.0, 1.0, 20)

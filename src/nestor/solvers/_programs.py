@@ -50,8 +50,13 @@ def solve_lp(
         solver: `HiGHS()` (the default), `Clarabel()`, or `SQP()`, which is compiled.
         adjoint, tol, raise_on_failure: as in `solve_cone`.
 
-    Returns, raises: as `solve_cone`; in `.kkt.constraints` the multipliers of A x = b and of G x <= h.
+    Returns:
+        A `Solution`, as of `solve_cone`; in `.kkt.constraints` the multipliers of A x = b and of G x <= h.
 
+    Raises:
+        BadArgument, SolveFailed: as `solve_cone`.
+
+    Cost: the simplex method on the host, in float64; a derivative is one dense linear solve with n + k + m unknowns.
     The derivative in c is zero wherever it exists, for x is a vertex. Where the best x are several,
     `.kkt.weakly_active` is not zero, and derivatives are those of the corner that was found.
 
