@@ -140,7 +140,8 @@ def argmin(
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
-        KeyboardInterrupt: Ctrl-C, heard within about 0.2 s outside a trace; `minimize` returns the best point so far.
+        KeyboardInterrupt: after Ctrl-C outside a trace, within about 0.2 s, whatever `on_failure` says; `minimize`
+            returns the best point so far.
 
     Cost: that of `minimize`; a derivative is one linear solve with the Hessian at the answer, whatever the number of
     steps, and compiles nothing new for other data.
@@ -191,8 +192,7 @@ def minimum(
         The value, a scalar.
 
     Raises:
-        BadArgument, SolveFailed: as `minimize`.
-        KeyboardInterrupt: Ctrl-C, heard within about 0.2 s outside a trace.
+        BadArgument, SolveFailed, KeyboardInterrupt: as `argmin`.
 
     Source: Danskin 1966; Milgrom and Segal 2002, theorem 2.
 
