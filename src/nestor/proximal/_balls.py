@@ -9,14 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, scalar
+from nestor.proximal._contract import Set, along, length, size
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
-
-
-def _length(v: jax.Array) -> jax.Array:
-    return trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
 
 
 def _sign(v: jax.Array) -> jax.Array:
@@ -42,7 +38,7 @@ class L1Ball(Set):
     The nearest point of an x outside is sign(x) max(|x| - t, 0) with the t that makes the norm right.
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
         axis: None, the norm is that of the whole tree; or the axis of every leaf, each slice by itself.
 
     Cost: a sort, n log n. Source: Duchi et al. 2008, section 4.
@@ -58,14 +54,14 @@ class L1Ball(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_l1_ball(v, scalar(self.radius, v.dtype)), x, self.axis)
+        return along(lambda v: project_l1_ball(v, size("L1Ball", "radius", self.radius, v.dtype)), x, self.axis)
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of the radius against the largest entry."""
 
         def vertex(v: jax.Array) -> jax.Array:
             hot = jax.nn.one_hot(jnp.argmax(jnp.abs(v), axis=-1), v.shape[-1], dtype=v.dtype)
-            return -scalar(self.radius, v.dtype) * _sign(v) * hot
+            return -size("L1Ball", "radius", self.radius, v.dtype) * _sign(v) * hot
 
         return along(vertex, slope, self.axis)
 
@@ -90,7 +86,7 @@ class L1Sphere(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: _on_l1_sphere(v, scalar(self.radius, v.dtype)), x, self.axis)
+        return along(lambda v: _on_l1_sphere(v, size("L1Sphere", "radius", self.radius, v.dtype)), x, self.axis)
 
 
 @trees.record
@@ -100,7 +96,7 @@ class L2Ball(Set):
     The nearest point is x min(1, radius / |x|).
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
         axis: None, the norm is that of the whole tree; or the axis of every leaf, each slice by itself.
 
     >>> import jax.numpy as jnp
@@ -116,9 +112,9 @@ class L2Ball(Set):
         """The nearest point."""
 
         def inside(v: jax.Array) -> jax.Array:
-            radius, length = scalar(self.radius, v.dtype), _length(v)
-            beyond = length > radius
-            return jnp.where(beyond, v * (radius / jnp.where(beyond, length, 1)), v)
+            radius, far = size("L2Ball", "radius", self.radius, v.dtype), length(v)
+            beyond = ~(far <= radius)  # also of a NaN
+            return jnp.where(beyond, v / jnp.where(beyond, far, 1) * radius, v)
 
         return along(inside, x, self.axis)
 
@@ -126,8 +122,8 @@ class L2Ball(Set):
         """The point where <slope, .> is least, -radius slope / |slope|."""
 
         def against(v: jax.Array) -> jax.Array:
-            length = _length(v)
-            return -scalar(self.radius, v.dtype) * v / jnp.where(length > 0, length, 1)
+            far = length(v)
+            return -size("L2Ball", "radius", self.radius, v.dtype) * v / jnp.where(far > 0, far, 1)
 
         return along(against, slope, self.axis)
 
@@ -152,10 +148,10 @@ class L2Sphere(Set):
         """The nearest point."""
 
         def onto(v: jax.Array) -> jax.Array:
-            length = _length(v)
+            far = length(v)
             first = jnp.broadcast_to(jnp.arange(v.shape[-1]) == 0, v.shape).astype(v.dtype)
-            unit = jnp.where(length > 0, v / jnp.where(length > 0, length, 1), first)
-            return scalar(self.radius, v.dtype) * unit
+            unit = jnp.where(far > 0, v / jnp.where(far > 0, far, 1), first)
+            return size("L2Sphere", "radius", self.radius, v.dtype) * unit
 
         return along(onto, x, self.axis)
 
@@ -165,7 +161,7 @@ class LInfBall(Set):
     """Every |entry| <= radius: the nearest point is x clipped.
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
@@ -179,11 +175,13 @@ class LInfBall(Set):
         """The nearest point."""
 
         def clip(leaf: jax.Array) -> jax.Array:
-            radius = scalar(self.radius, leaf.dtype)
-            return jnp.where(leaf > radius, radius, jnp.where(leaf < -radius, -radius, leaf))
+            radius = size("LInfBall", "radius", self.radius, leaf.dtype)
+            return jnp.where(leaf >= -radius, jnp.where(leaf <= radius, leaf, radius), -radius)
 
         return jax.tree.map(clip, x)
 
     def lowest(self, slope: Tree) -> Tree:
         """The corner where <slope, .> is least."""
-        return jax.tree.map(lambda leaf: -scalar(self.radius, leaf.dtype) * _sign(leaf), slope)
+        return jax.tree.map(
+            lambda leaf: -size("LInfBall", "radius", self.radius, leaf.dtype) * _sign(leaf), slope
+        )

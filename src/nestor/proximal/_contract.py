@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
@@ -153,6 +155,57 @@ def spread(where: str, name: str, setting: Any, x: Tree) -> Tree:
 def scalar(value: Any, dtype: Any) -> jax.Array:
     """A setting that is one number, in the dtype of x."""
     return jnp.asarray(value).astype(dtype)
+
+
+def size(where: str, name: str, value: Any, dtype: Any) -> jax.Array:
+    """A setting that is one number >= 0, in the dtype of x; NaN for a traced one that is negative."""
+    _refuse_negative(where, name, value)
+    number = scalar(value, dtype)
+    return jnp.where(number >= 0, number, jnp.nan) if isinstance(value, jax.core.Tracer) else number
+
+
+def strengths(where: str, name: str, setting: Any, x: Tree) -> Tree:
+    """Numbers >= 0 as a tree like x; see `spread`. Of traced ones the sign is not looked at."""
+    for value in jax.tree.leaves(setting):
+        _refuse_negative(where, name, value)
+    return spread(where, name, setting, x)
+
+
+def _refuse_negative(where: str, name: str, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        least = np.min(np.asarray(value, np.float64), initial=0.0)
+    except (TypeError, ValueError):
+        least = value
+    if not (isinstance(least, float) and least >= 0):
+        raise BadArgument(where, name, got=f"{least!s}", want="a number >= 0", do="check its sign")
+
+
+def matrices(where: str, x: Tree, square: bool = False) -> None:
+    """Every leaf of x holds matrices, in its last two axes."""
+    for leaf in jax.tree.leaves(x):
+        if leaf.ndim < 2 or (square and leaf.shape[-1] != leaf.shape[-2]):
+            kind = "square matrices (..., n, n)" if square else "matrices (..., m, n)"
+            raise BadArgument(
+                where, "x", got=f"of shape {leaf.shape}", want=kind, do="reshape x, or take another set"
+            )
+
+
+def units(size: jax.Array) -> jax.Array:
+    """1 for sizes whose squares are ordinary numbers, else the size, to be divided by before squaring.
+
+    A constant for derivatives: what is scaled back afterwards does not depend on it.
+    """
+    least = float(jnp.finfo(size.dtype).tiny) ** 0.25
+    strange = jnp.isfinite(size) & (size > 0) & ((size < least) | (size > 1 / least))
+    return jax.lax.stop_gradient(jnp.where(strange, size, 1))
+
+
+def length(v: jax.Array) -> jax.Array:
+    """The Euclidean length along the last axis, which is kept; no square of it overflows or vanishes."""
+    unit = units(jnp.max(jnp.abs(v), axis=-1, keepdims=True, initial=0.0))
+    return unit * trees.root(jnp.sum((v / unit) ** 2, axis=-1, keepdims=True))
 
 
 def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None) -> Tree:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import along, spread
+from nestor.proximal._contract import along, length, scalar, size, spread, strengths, units
 
 Tree = Any
 
@@ -53,11 +53,11 @@ class Lasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * jnp.abs(v), spread("Lasso", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * jnp.abs(v), strengths("Lasso", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold."""
-        strength = spread("Lasso", "strength", self.strength, x)
+        strength = strengths("Lasso", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: shrink(v, t * s), strength)
 
 
@@ -80,11 +80,11 @@ class NonNegativeLasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v, spread("NonNegativeLasso", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * v, strengths("NonNegativeLasso", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The one-sided soft threshold."""
-        strength = spread("NonNegativeLasso", "strength", self.strength, x)
+        strength = strengths("NonNegativeLasso", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > t * s, v - t * s, 0), strength)
 
 
@@ -106,11 +106,11 @@ class Ridge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * v**2 / 2, spread("Ridge", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * v**2 / 2, strengths("Ridge", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """x, shortened."""
-        strength = spread("Ridge", "strength", self.strength, x)
+        strength = strengths("Ridge", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: v / (1 + t * s), strength)
 
 
@@ -133,11 +133,11 @@ class NonNegativeRidge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v**2 / 2, spread("NonNegativeRidge", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * v**2 / 2, strengths("NonNegativeRidge", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The non-negative part, shortened."""
-        strength = spread("NonNegativeRidge", "strength", self.strength, x)
+        strength = strengths("NonNegativeRidge", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > 0, v / (1 + t * s), 0), strength)
 
 
@@ -161,7 +161,7 @@ class ElasticNet:
     entrywise: ClassVar[bool] = True
 
     def _settings(self, x: Tree) -> tuple[Tree, Tree]:
-        return spread("ElasticNet", "l1", self.l1, x), spread("ElasticNet", "l2", self.l2, x)
+        return strengths("ElasticNet", "l1", self.l1, x), strengths("ElasticNet", "l2", self.l2, x)
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -195,11 +195,11 @@ class GroupLasso:
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
         dtype = trees.float_dtype(x)
-        strength = jnp.asarray(self.strength).astype(dtype)
+        strength = size("GroupLasso", "strength", self.strength, dtype)
         if self.axis is None:
-            return strength * trees.norm(x)
+            return strength * jnp.sum(length(trees.ravel(x)[0]))
         lengths = [
-            jnp.sum(trees.root(jnp.sum(leaf**2, axis=self.axis))).astype(dtype) for leaf in jax.tree.leaves(x)
+            jnp.sum(length(jnp.moveaxis(leaf, self.axis, -1))).astype(dtype) for leaf in jax.tree.leaves(x)
         ]
         return strength * sum(lengths[1:], lengths[0])
 
@@ -207,10 +207,10 @@ class GroupLasso:
         """Every group, shortened or zero."""
 
         def shorten(v: jax.Array) -> jax.Array:
-            by = jnp.asarray(step).astype(v.dtype) * jnp.asarray(self.strength).astype(v.dtype)
-            length = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
-            kept = length > by
-            return jnp.where(kept, v * (1 - by / jnp.where(kept, length, 1)), 0)
+            by = scalar(step, v.dtype) * size("GroupLasso", "strength", self.strength, v.dtype)
+            far = length(v)
+            kept = ~(far <= by)  # also of a NaN
+            return jnp.where(kept, v * (1 - by / jnp.where(kept, far, 1)), 0)
 
         return along(shorten, x, self.axis)
 
@@ -240,19 +240,20 @@ class Logarithm:
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
             return jnp.where(v > 0, -s * jnp.log(jnp.where(v > 0, v, 1)), jnp.inf)
 
-        return _total(x, entry, spread("Logarithm", "strength", self.strength, x))
+        return _total(x, entry, strengths("Logarithm", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The positive root of z² - x z = step strength."""
 
         def root(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            wide = jnp.sqrt(v**2 + 4 * t * s)
+            unit = units(jnp.abs(v))
+            wide = unit * jnp.sqrt((v / unit) ** 2 + 4 * t * s / unit / unit)
             away = (
                 jnp.where(v >= 0, v, -v) + wide
             )  # without the cancellation of v + wide at a large negative v
             return jnp.where(v >= 0, away / 2, 2 * t * s / away)
 
-        return _entrywise(x, step, root, spread("Logarithm", "strength", self.strength, x))
+        return _entrywise(x, step, root, strengths("Logarithm", "strength", self.strength, x))
 
 
 @trees.record
@@ -282,7 +283,7 @@ class Huber:
             knee = jnp.asarray(self.knee).astype(v.dtype)
             return s * jnp.where(jnp.abs(v) <= knee, v**2 / 2, knee * (jnp.abs(v) - knee / 2))
 
-        return _total(x, entry, spread("Huber", "strength", self.strength, x))
+        return _total(x, entry, strengths("Huber", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """Shortened near zero, moved by a constant beyond."""
@@ -292,7 +293,7 @@ class Huber:
             beyond = v - t * s * knee * jnp.where(v >= 0, 1, -1).astype(v.dtype)
             return jnp.where(jnp.abs(v) <= knee * (1 + t * s), v / (1 + t * s), beyond)
 
-        return _entrywise(x, step, entry, spread("Huber", "strength", self.strength, x))
+        return _entrywise(x, step, entry, strengths("Huber", "strength", self.strength, x))
 
 
 @trees.record
@@ -324,7 +325,7 @@ class Quantile:
             level = jnp.asarray(self.level).astype(v.dtype)
             return s * jnp.where(v > 0, level * v, (level - 1) * v)
 
-        return _total(x, entry, spread("Quantile", "strength", self.strength, x))
+        return _total(x, entry, strengths("Quantile", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold with two sides of their own."""
@@ -334,4 +335,4 @@ class Quantile:
             up, down = t * s * level, t * s * (1 - level)
             return jnp.where(v > up, v - up, jnp.where(v < -down, v + down, 0))
 
-        return _entrywise(x, step, entry, spread("Quantile", "strength", self.strength, x))
+        return _entrywise(x, step, entry, strengths("Quantile", "strength", self.strength, x))
