@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, length, size
+from nestor.proximal._contract import Set, along, direction, length, size
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
@@ -112,20 +112,17 @@ class L2Ball(Set):
         """The nearest point."""
 
         def inside(v: jax.Array) -> jax.Array:
-            radius, far = size("L2Ball", "radius", self.radius, v.dtype), length(v)
-            beyond = ~(far <= radius)  # also of a NaN
-            return jnp.where(beyond, v / jnp.where(beyond, far, 1) * radius, v)
+            radius = size("L2Ball", "radius", self.radius, v.dtype)
+            return jnp.where(length(v) <= radius, v, radius * direction(v))
 
         return along(inside, x, self.axis)
 
     def lowest(self, slope: Tree) -> Tree:
         """The point where <slope, .> is least, -radius slope / |slope|."""
 
-        def against(v: jax.Array) -> jax.Array:
-            far = length(v)
-            return -size("L2Ball", "radius", self.radius, v.dtype) * v / jnp.where(far > 0, far, 1)
-
-        return along(against, slope, self.axis)
+        return along(
+            lambda v: -size("L2Ball", "radius", self.radius, v.dtype) * direction(v), slope, self.axis
+        )
 
 
 @trees.record
@@ -148,9 +145,8 @@ class L2Sphere(Set):
         """The nearest point."""
 
         def onto(v: jax.Array) -> jax.Array:
-            far = length(v)
             first = jnp.broadcast_to(jnp.arange(v.shape[-1]) == 0, v.shape).astype(v.dtype)
-            unit = jnp.where(far > 0, v / jnp.where(far > 0, far, 1), first)
+            unit = jnp.where(length(v) > 0, direction(v), first)
             return size("L2Sphere", "radius", self.radius, v.dtype) * unit
 
         return along(onto, x, self.axis)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, length, matrices
+from nestor.proximal._contract import Set, along, direction, length, matrices
 
 Tree = Any
 
@@ -60,7 +60,7 @@ class SecondOrderCone(Set):
             far = length(rest)
             mean = top / 2 + far / 2
             beyond = far > jnp.abs(top)
-            leaning = jnp.concatenate([mean, rest * (mean / jnp.where(beyond, far, 1))], axis=-1)
+            leaning = jnp.concatenate([mean, mean * direction(rest)], axis=-1)
             return jnp.where(beyond, leaning, jnp.where(top >= far, v, 0))
 
         return along(onto, x, self.axis)

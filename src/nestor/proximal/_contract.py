@@ -204,19 +204,16 @@ def units(size: jax.Array) -> jax.Array:
 
 def length(v: jax.Array) -> jax.Array:
     """The Euclidean length along the last axis, which is kept; no square of it overflows or vanishes."""
+    return _polar(v)[0]
+
+
+def direction(v: jax.Array) -> jax.Array:
+    """v / |v| along the last axis; of zero, zero."""
+    return _polar(v)[1]
+
+
+def _polar(v: jax.Array) -> tuple[jax.Array, jax.Array]:
     unit = units(jnp.max(jnp.abs(v), axis=-1, keepdims=True, initial=0.0))
-    return unit * trees.root(jnp.sum((v / unit) ** 2, axis=-1, keepdims=True))
-
-
-def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None) -> Tree:
-    """Apply a function of the last axis of an array.
-
-    Args:
-        function: from (..., n) to (..., n).
-        x: a tree.
-        axis: None, the whole tree is one vector (n,); or the axis of every leaf.
-    """
-    if axis is None:
-        vector, back = trees.ravel(x)
-        return back(function(vector))
-    return jax.tree.map(lambda leaf: jnp.moveaxis(function(jnp.moveaxis(leaf, axis, -1)), -1, axis), x)
+    v = v / unit
+    far = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
+    return unit * far, v / jnp.where(far > 0, far, 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import along, length, scalar, size, spread, strengths, units
+from nestor.proximal._contract import along, direction, length, scalar, size, spread, strengths, units
 
 Tree = Any
 
@@ -208,9 +208,7 @@ class GroupLasso:
 
         def shorten(v: jax.Array) -> jax.Array:
             by = scalar(step, v.dtype) * size("GroupLasso", "strength", self.strength, v.dtype)
-            far = length(v)
-            kept = ~(far <= by)  # also of a NaN
-            return jnp.where(kept, v * (1 - by / jnp.where(kept, far, 1)), 0)
+            return jnp.where(length(v) <= by, 0, v - by * direction(v))
 
         return along(shorten, x, self.axis)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
@@ -172,6 +173,14 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
     one = isinstance(y, jax.Array) and y.ndim == 1
     if one and np.ndim(sigma) == 2 and np.shape(sigma) == (y.size, y.size):
         factor = jnp.linalg.cholesky(jnp.asarray(sigma))
+        if not isinstance(factor, jax.core.Tracer) and not np.isfinite(np.asarray(factor)).all():
+            raise BadArgument(
+                where,
+                "sigma",
+                got=f"a matrix {np.shape(sigma)} that has no Cholesky factor",
+                want="a positive definite covariance matrix",
+                do="check it with numpy.linalg.eigvalsh; for independent numbers pass their standard deviations",
+            )
         return lambda r: jax.scipy.linalg.solve_triangular(factor.astype(r.dtype), r, lower=True)
     try:
         spread = jax.tree.map(
@@ -187,4 +196,13 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
             want=f"None, a number, a tree like ydata, {jax.tree.map(jnp.shape, y)}, or a matrix (m, m)",
             do="give the standard deviation of each number, or their covariance",
         ) from error
+    known = [np.asarray(s) for s in jax.tree.leaves(spread) if not isinstance(s, jax.core.Tracer)]
+    if not all(((s != 0) & ~np.isnan(s)).all() for s in known):
+        raise BadArgument(
+            where,
+            "sigma",
+            got="zero or NaN in places",
+            want="standard deviations, > 0",
+            do="leave exactly known numbers out, as constraints; jnp.inf gives a number no weight",
+        )
     return lambda r: jax.tree.map(lambda a, s: a / s.astype(a.dtype), r, spread)

@@ -226,7 +226,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             better = (info.value < carry.best.value) | (carry.turns == 0)
         else:
             better = (info.optimality < carry.best.optimality) | (carry.turns == 0)
-        better = better | (status == int(Status.CONVERGED))
+        better = better | (status == int(Status.CONVERGED)) | (status == int(Status.UNBOUNDED))
         best_x, best = trees.select(better, (carry.x, info), (carry.best_x, carry.best))
         return Carry(
             x=x_next,
