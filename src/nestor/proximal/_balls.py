@@ -54,7 +54,9 @@ class L1Ball(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_l1_ball(v, size("L1Ball", "radius", self.radius, v.dtype)), x, self.axis)
+        return along(
+            lambda v: project_l1_ball(v, size("L1Ball", "radius", self.radius, v.dtype)), x, self.axis
+        )
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of the radius against the largest entry."""
@@ -86,7 +88,9 @@ class L1Sphere(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: _on_l1_sphere(v, size("L1Sphere", "radius", self.radius, v.dtype)), x, self.axis)
+        return along(
+            lambda v: _on_l1_sphere(v, size("L1Sphere", "radius", self.radius, v.dtype)), x, self.axis
+        )
 
 
 @trees.record

@@ -217,3 +217,17 @@ def _polar(v: jax.Array) -> tuple[jax.Array, jax.Array]:
     v = v / unit
     far = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
     return unit * far, v / jnp.where(far > 0, far, 1)
+
+
+def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None) -> Tree:
+    """Apply a function of the last axis of an array.
+
+    Args:
+        function: from (..., n) to (..., n).
+        x: a tree.
+        axis: None, the whole tree is one vector (n,); or the axis of every leaf.
+    """
+    if axis is None:
+        vector, back = trees.ravel(x)
+        return back(function(vector))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(function(jnp.moveaxis(leaf, axis, -1)), -1, axis), x)

@@ -133,7 +133,9 @@ class NonNegativeRidge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v**2 / 2, strengths("NonNegativeRidge", "strength", self.strength, x))
+        return _total(
+            x, lambda v, s: s * v**2 / 2, strengths("NonNegativeRidge", "strength", self.strength, x)
+        )
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The non-negative part, shortened."""

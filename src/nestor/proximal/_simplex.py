@@ -60,7 +60,9 @@ class Simplex(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_simplex(v, size("Simplex", "total", self.total, v.dtype)), x, self.axis)
+        return along(
+            lambda v: project_simplex(v, size("Simplex", "total", self.total, v.dtype)), x, self.axis
+        )
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of `total` on the least entry."""
@@ -106,7 +108,9 @@ class SparseSimplex(Set):
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
         if self.count < 1:
-            raise BadArgument("SparseSimplex", "count", got=self.count, want="at least 1", do="pass 1 or more")
+            raise BadArgument(
+                "SparseSimplex", "count", got=self.count, want="at least 1", do="pass 1 or more"
+            )
 
         def sparse(v: jax.Array) -> jax.Array:
             _, places = jax.lax.top_k(jax.lax.stop_gradient(v), min(self.count, v.shape[-1]))
