@@ -387,9 +387,12 @@ def test_a_fixed_unknown_is_not_weakly_active():
     """x[0] = 1 whatever its multiplier, which vanishes here."""
     bounds = (jnp.array([1.0, 0.0]), jnp.array([1.0, 3.0]))
     constraint = Constraint(jnp.sum, upper=2.0)
-    fun = lambda x: jnp.sum((x - 2.0) ** 2)
     solution = nestor.minimize(
-        fun, jnp.zeros(2), bounds=bounds, constraints=constraint, solver=BY_MULTIPLIERS
+        lambda x: jnp.sum((x - 2.0) ** 2),
+        jnp.zeros(2),
+        bounds=bounds,
+        constraints=constraint,
+        solver=BY_MULTIPLIERS,
     )
     np.testing.assert_allclose(solution.x, 1.0, atol=1e-7)
     assert solution.kkt.weakly_active == 0

@@ -123,7 +123,6 @@ class L2Ball(Set):
 
     def lowest(self, slope: Tree) -> Tree:
         """The point where <slope, .> is least, -radius slope / |slope|."""
-
         return along(
             lambda v: -size("L2Ball", "radius", self.radius, v.dtype) * direction(v), slope, self.axis
         )

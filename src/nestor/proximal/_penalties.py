@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import along, direction, length, scalar, size, spread, strengths, units
+from nestor.proximal._contract import along, direction, length, scalar, size, strengths, units
 
 Tree = Any
 

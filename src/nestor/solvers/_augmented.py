@@ -194,8 +194,14 @@ class AugmentedLagrangian:
 
 
 class _Ended(NamedTuple):
-    """Why a round may be over: its goal is met; the inner solver cannot go on, for values fall without end or are
-    no numbers, or for another reason; all is solved."""
+    """Why a round may be over.
+
+    Attributes:
+        done: its goal is met.
+        failed: the inner solver cannot go on.
+        bottomless, blind: because values fall without end, or are no numbers.
+        solved: all is solved.
+    """
 
     done: jax.Array
     failed: jax.Array
@@ -261,7 +267,7 @@ def _after(
         weights=trees.select(over, weights, old),
         x=trees.select(over & ~astray, point.x, state.x),
         goal=jnp.where(round_over & finite, goal, state.goal),
-        broken=jnp.where(round_over & finite, broken, state.broken),
+        broken=jnp.where(round_over & ~astray, broken, state.broken),
         verdict=verdict,
         rounds=state.rounds + round_over.astype(jnp.int32),
         fruitless=fruitless,
