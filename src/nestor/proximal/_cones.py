@@ -91,7 +91,7 @@ class PositiveSemidefinite(Set):
     """Symmetric positive semidefinite matrices, in the last two axes of every leaf.
 
     The nearest point is Q max(D, 0) Q' for the symmetric part Q D Q' of x. Its derivative is right where
-    eigenvalues repeat.
+    eigenvalues repeat (a second one is NaN there).
 
     Cost: an eigendecomposition, n^3. Source: Higham 1988; the derivative: Malick and Sendov 2006.
 

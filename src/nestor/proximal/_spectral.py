@@ -64,7 +64,7 @@ class NuclearNorm:
     """g(x) = strength times the sum of the singular values, of the last two axes of every leaf.
 
     prox: U max(S - step strength, 0) V', the singular values shrunk. Its derivative is right where singular
-    values repeat or vanish.
+    values repeat or vanish (a second one is NaN there).
 
     Args:
         strength: a number >= 0.
