@@ -77,6 +77,10 @@ def test_bad_settings_are_named():
     for wrong in (
         lambda: proximal.Lasso(-1.0).prox(jnp.ones(2)),
         lambda: proximal.GroupLasso(-1.0).prox(jnp.ones(2)),
+        lambda: proximal.Huber(1.0, knee=-1.0).prox(jnp.ones(2)),
+        lambda: proximal.Quantile(1.5).prox(jnp.ones(2)),
+        lambda: proximal.Box(1.0, 0.0).project(jnp.ones(2)),
+        lambda: jax.jit(proximal.Box(1.0, 0.0).project)(jnp.ones(2)),
         lambda: proximal.SparseSimplex(0).project(jnp.ones(2)),
         lambda: proximal.Affine(jnp.ones((1, 3)), jnp.ones(1)).project(jnp.ones(2)),
         lambda: proximal.PositiveSemidefinite().project(jnp.ones((2, 3))),

@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.scipy.linalg
 
@@ -33,6 +34,17 @@ class Box(Set):
     upper: Any = 1.0
 
     def _sides(self, x: Tree) -> tuple[Tree, Tree]:
+        known = not any(
+            isinstance(side, jax.core.Tracer) for side in jax.tree.leaves((self.lower, self.upper))
+        )
+        if known:
+            with jax.ensure_compile_time_eval():
+                sides = spread("Box", "lower", self.lower, x), spread("Box", "upper", self.upper, x)
+                pairs = zip(*(jax.tree.leaves(side) for side in sides), strict=True)
+                crossed = any(bool(jnp.any(low > high)) for low, high in pairs)
+            if crossed:
+                do = "swap them where they are crossed"
+                raise BadArgument("Box", "lower", got="above upper in places", want="lower <= upper", do=do)
         return spread("Box", "lower", self.lower, x), spread("Box", "upper", self.upper, x)
 
     def project(self, x: Tree) -> Tree:

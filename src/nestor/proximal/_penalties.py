@@ -264,7 +264,7 @@ class Huber:
 
     Args:
         strength: a number >= 0, or a tree like x (or a prefix of it).
-        knee: a number > 0.
+        knee: a number >= 0.
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
@@ -280,7 +280,7 @@ class Huber:
         """g(x)."""
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            knee = jnp.asarray(self.knee).astype(v.dtype)
+            knee = size("Huber", "knee", self.knee, v.dtype)
             return s * jnp.where(jnp.abs(v) <= knee, v**2 / 2, knee * (jnp.abs(v) - knee / 2))
 
         return _total(x, entry, strengths("Huber", "strength", self.strength, x))
@@ -289,7 +289,7 @@ class Huber:
         """Shortened near zero, moved by a constant beyond."""
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            knee = jnp.asarray(self.knee).astype(v.dtype)
+            knee = size("Huber", "knee", self.knee, v.dtype)
             beyond = v - t * s * knee * jnp.where(v >= 0, 1, -1).astype(v.dtype)
             return jnp.where(jnp.abs(v) <= knee * (1 + t * s), v / (1 + t * s), beyond)
 
@@ -318,12 +318,17 @@ class Quantile:
     strength: Any = 1.0
     entrywise: ClassVar[bool] = True
 
+    def _levels(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """The slopes above and below zero."""
+        above = size("Quantile", "level", self.level, dtype)
+        return above, size("Quantile", "1 - level", 1 - self.level, dtype)
+
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            level = jnp.asarray(self.level).astype(v.dtype)
-            return s * jnp.where(v > 0, level * v, (level - 1) * v)
+            above, below = self._levels(v.dtype)
+            return s * jnp.where(v > 0, above * v, -below * v)
 
         return _total(x, entry, strengths("Quantile", "strength", self.strength, x))
 
@@ -331,8 +336,8 @@ class Quantile:
         """The soft threshold with two sides of their own."""
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            level = jnp.asarray(self.level).astype(v.dtype)
-            up, down = t * s * level, t * s * (1 - level)
+            above, below = self._levels(v.dtype)
+            up, down = t * s * above, t * s * below
             return jnp.where(v > up, v - up, jnp.where(v < -down, v + down, 0))
 
         return _entrywise(x, step, entry, strengths("Quantile", "strength", self.strength, x))
