@@ -36,7 +36,7 @@ WRONG = {
     "a target of another length": (
         proximal.Affine(jnp.ones((2, 3)), jnp.ones(3)),
         X,
-        r"Affine.*'matrix'.*\(m, 3\)",
+        r"Affine.*'matrix, target'.*\(m, 3\)",
     ),
 }
 
@@ -53,6 +53,6 @@ def test_a_solve_says_it_too():
         nestor.minimize(lambda x: jnp.sum((x - 1.0) ** 2), X, prox=proximal.Lasso(-0.1))
 
 
-def test_numbers_that_are_traced_are_not_looked_at():
+def test_numbers_that_are_traced_are_taken():
     length = jax.jit(lambda radius: jnp.sum(proximal.L2Ball(radius).project(jnp.ones(4)) ** 2))
     assert float(length(0.5)) == pytest.approx(0.25)

@@ -169,3 +169,16 @@ def test_a_mistake_is_explained(problems):
         nestor.minimize_batch(lambda x: x**2, jnp.ones(2), jnp.ones(2))
     with pytest.raises(nestor.BadArgument, match="scalar"):
         nestor.minimize_batch(lambda x: x, jnp.ones((2, 2)))
+
+
+def test_a_solver_for_penalties_keeps_bounds_in_every_lane():
+    targets = jnp.arange(3.0)
+    found = nestor.minimize_batch(
+        lambda x, d: jnp.sum((x - d) ** 2),
+        jnp.zeros((3, 2)),
+        targets,
+        solver=nestor.ProjectedGradient(),
+        bounds=(0.0, 1.5),
+    )
+    np.testing.assert_allclose(found.x, np.minimum(targets, 1.5)[:, None] * np.ones(2), atol=1e-7)
+    assert found.success.all()

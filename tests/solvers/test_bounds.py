@@ -312,3 +312,11 @@ def test_many_unknowns_without_a_dense_hessian():
     same = np.abs(np.asarray(slope - numeric)) <= 1e-4
     assert same.mean() > 0.9999  # but where a bound becomes active between the two
     np.testing.assert_allclose(jnp.sum(slope), gradient, rtol=1e-8)
+
+
+def test_multipliers_are_those_of_the_point_they_come_with():
+    """At the start nothing is at a bound yet, however far a gradient step would go."""
+    options = {"bounds": (-1.0, 3.0), "max_steps": 0, "raise_on_failure": False}
+    solution = nestor.minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(2), **options)
+    assert solution.status == Status.OUT_OF_STEPS
+    np.testing.assert_array_equal(solution.kkt.upper, 0.0)

@@ -275,3 +275,15 @@ def test_many_unknowns_are_differentiated_without_a_dense_hessian():
     wanted = -np.linalg.solve(a[:, on].T @ a[:, on], np.sign(np.asarray(x))[on])
     np.testing.assert_allclose(slope[on], wanted, rtol=1e-7)
     assert (slope[~on] == 0).all()
+
+
+def test_what_has_no_least_value_ends_far_down_and_an_empty_set_is_no_success():
+    options = {"raise_on_failure": False, "solver": nestor.ProximalGradient("spectral")}
+    falling = nestor.minimize(lambda x: -jnp.sum(x**2), jnp.ones(3), prox=proximal.Lasso(1.0), **options)
+    assert falling.status == nestor.Status.UNBOUNDED
+    assert falling.fun < -1e20
+    empty = proximal.BoxSection(0.0, 1.0, 1.0, 9.0)
+    nowhere = nestor.minimize(lambda x: jnp.sum(x**2), jnp.ones(3), prox=empty, **options)
+    assert nowhere.status == nestor.Status.NOT_FINITE
+    with pytest.raises(nestor.BadArgument, match="radius"):
+        nestor.minimize(lambda x: jnp.sum(x**2), jnp.ones(3), prox=proximal.L1Ball(-1.0))

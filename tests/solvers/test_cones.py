@@ -121,3 +121,19 @@ def test_what_has_no_answer_is_said():
         failed = nestor.solve_cone(None, q, G=[block], h=[h], cones=[cone], raise_on_failure=False)
         assert failed.status.name == name
         np.testing.assert_equal(np.isfinite(failed.x), True)
+
+
+def test_an_interior_point_method_has_the_multipliers_of_bounds():
+    """Its x is a rounding away from the bounds."""
+    limits = {"G": jnp.ones((1, 2)), "h": jnp.ones(1), "bounds": (0.0, None), "solver": nestor.Clarabel()}
+    solution = nestor.solve_lp(jnp.array([-1.0, -2.0]), **limits)
+    np.testing.assert_allclose(solution.kkt.lower, [1.0, 0.0], atol=1e-6)
+    box = nestor.solve_qp(jnp.eye(2), jnp.array([-3.0, -4.0]), bounds=(None, 1.0), solver=nestor.Clarabel())
+    np.testing.assert_allclose(box.kkt.upper, [2.0, 3.0], atol=1e-6)
+
+
+def test_a_claim_without_proof_is_asked_about_again_in_other_units():
+    """Clarabel says that this is infeasible."""
+    sums = {"A": jnp.ones((1, 2)), "b": jnp.array([1e6]), "bounds": (0.0, None)}
+    solution = nestor.solve_lp(jnp.array([1e6, 2e6]), **sums, solver=nestor.Clarabel())
+    np.testing.assert_allclose(solution.x, [1e6, 0.0], rtol=1e-9, atol=1e-3)

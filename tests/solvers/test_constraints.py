@@ -369,3 +369,62 @@ def test_linear_programs_without_an_answer_say_so(name):
     G, h = jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([-1.0, -1.0 if name == "INFEASIBLE" else 3.0])
     solution = nestor.solve_qp(None, jnp.array([0.0, 1.0]), G=G, h=h, raise_on_failure=False)
     assert solution.status.name == name
+
+
+BY_MULTIPLIERS = nestor.AugmentedLagrangian()
+
+
+def test_what_falls_without_end_is_not_infeasible():
+    """The first coordinate is free, and the constraint is met all along."""
+    on_line = Constraint(lambda x: x[1], equal=0.0)
+    start = jnp.array([0.5, 0.5])
+    options = {"constraints": on_line, "solver": BY_MULTIPLIERS, "raise_on_failure": False}
+    solution = nestor.minimize(lambda x: x[0], start, **options)
+    assert solution.status == Status.UNBOUNDED
+    assert solution.fun < -1e20
+
+
+@pytest.mark.slow
+def test_a_feasible_problem_without_multipliers_is_not_infeasible():
+    only_zero = Constraint(lambda x: jnp.sum(x**2), upper=0.0)
+    options = {"constraints": only_zero, "solver": BY_MULTIPLIERS, "raise_on_failure": False}
+    solution = nestor.minimize(lambda x: x[0], jnp.array([0.5, 0.5]), **options)
+    assert solution.status in (Status.CONVERGED, Status.STALLED, Status.OUT_OF_STEPS)
+
+
+def test_a_trial_where_a_constraint_is_no_number_is_not_the_end():
+    """Every step from one to zero meets the logarithm of a negative number."""
+    constraint = Constraint(jnp.log, lower=-1.0)
+    solution = nestor.minimize(
+        lambda x: jnp.sum(x**2), jnp.ones(2), constraints=constraint, solver=BY_MULTIPLIERS
+    )
+    np.testing.assert_allclose(solution.x, np.exp(-1), atol=1e-7)
+    np.testing.assert_allclose(solution.kkt.constraints[0], -2 * np.exp(-2), atol=1e-6)
+
+
+def test_a_fixed_unknown_is_not_weakly_active():
+    """x[0] = 1 whatever its multiplier, which vanishes here."""
+    bounds = (jnp.array([1.0, 0.0]), jnp.array([1.0, 3.0]))
+    constraint = Constraint(jnp.sum, upper=2.0)
+    solution = nestor.minimize(
+        lambda x: jnp.sum((x - 2.0) ** 2),
+        jnp.zeros(2),
+        bounds=bounds,
+        constraints=constraint,
+        solver=BY_MULTIPLIERS,
+    )
+    np.testing.assert_allclose(solution.x, 1.0, atol=1e-7)
+    assert solution.kkt.weakly_active == 0
+
+
+@pytest.mark.slow
+def test_constraints_that_say_a_thing_twice_have_a_derivative():
+    def answer(total):
+        constraints = [
+            Constraint(jnp.sum, equal=total),
+            Constraint(lambda x: 2 * jnp.sum(x), equal=2 * total),
+        ]
+        return nestor.argmin(lambda x: jnp.sum(x**2), jnp.zeros(3), constraints=constraints)
+
+    for slope in (jax.jit(jax.jacfwd(answer)), jax.jit(jax.jacrev(answer))):
+        np.testing.assert_allclose(slope(1.0), 1 / 3, atol=1e-12)

@@ -178,3 +178,10 @@ def test_refusals(options, said):
         nestor.least_squares(residuals(jnp.asarray(Y)), jnp.asarray(START), **options)
     with pytest.raises(nestor.BadArgument, match="sigma"):
         nestor.curve_fit(model, T, Y, jnp.asarray(START), sigma=np.ones(3))
+
+
+@pytest.mark.parametrize("sigma", [np.zeros(4), np.array([1.0, 1.0, np.nan, 1.0]), np.ones((4, 4))])
+def test_deviations_that_cannot_be_are_refused(sigma):
+    t = jnp.arange(4.0)
+    with pytest.raises(nestor.BadArgument, match="sigma"):
+        nestor.curve_fit(lambda t, p: p * t, t, 2 * t, 1.0, sigma=sigma)

@@ -39,7 +39,7 @@ WRONG = {
     ),
     "a covariance that is none": (
         lambda: nestor.curve_fit(lambda t, p: LINE(t, *p), T, T, jnp.ones(2), sigma=-jnp.eye(5)),
-        "'sigma'.*not positive definite",
+        "'sigma'.*no Cholesky factor",
     ),
     "no data": (
         lambda: nestor.minimize_batch(lambda x, d: BOWL(x - d), jnp.zeros((4, 3))),

@@ -9,14 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, not_negative
+from nestor.proximal._contract import Set, along, direction, length, size
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
-
-
-def _length(v: jax.Array) -> jax.Array:
-    return trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
 
 
 def _sign(v: jax.Array) -> jax.Array:
@@ -42,7 +38,7 @@ class L1Ball(Set):
     The nearest point of an x outside is sign(x) max(|x| - t, 0) with the t that makes the norm right.
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
         axis: None, the norm is that of the whole tree; or the axis of every leaf, each slice by itself.
 
     Cost: a sort, n log n. Source: Duchi et al. 2008, section 4.
@@ -58,14 +54,16 @@ class L1Ball(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_l1_ball(v, not_negative(self, "radius", v.dtype)), x, self.axis)
+        return along(
+            lambda v: project_l1_ball(v, size("L1Ball", "radius", self.radius, v.dtype)), x, self.axis
+        )
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of the radius against the largest entry."""
 
         def vertex(v: jax.Array) -> jax.Array:
             hot = jax.nn.one_hot(jnp.argmax(jnp.abs(v), axis=-1), v.shape[-1], dtype=v.dtype)
-            return -not_negative(self, "radius", v.dtype) * _sign(v) * hot
+            return -size("L1Ball", "radius", self.radius, v.dtype) * _sign(v) * hot
 
         return along(vertex, slope, self.axis)
 
@@ -90,7 +88,9 @@ class L1Sphere(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: _on_l1_sphere(v, not_negative(self, "radius", v.dtype)), x, self.axis)
+        return along(
+            lambda v: _on_l1_sphere(v, size("L1Sphere", "radius", self.radius, v.dtype)), x, self.axis
+        )
 
 
 @trees.record
@@ -100,7 +100,7 @@ class L2Ball(Set):
     The nearest point is x min(1, radius / |x|).
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
         axis: None, the norm is that of the whole tree; or the axis of every leaf, each slice by itself.
 
     >>> import jax.numpy as jnp
@@ -116,20 +116,16 @@ class L2Ball(Set):
         """The nearest point."""
 
         def inside(v: jax.Array) -> jax.Array:
-            radius, length = not_negative(self, "radius", v.dtype), _length(v)
-            beyond = length > radius
-            return jnp.where(beyond, v * (radius / jnp.where(beyond, length, 1)), v)
+            radius = size("L2Ball", "radius", self.radius, v.dtype)
+            return jnp.where(length(v) <= radius, v, radius * direction(v))
 
         return along(inside, x, self.axis)
 
     def lowest(self, slope: Tree) -> Tree:
         """The point where <slope, .> is least, -radius slope / |slope|."""
-
-        def against(v: jax.Array) -> jax.Array:
-            length = _length(v)
-            return -not_negative(self, "radius", v.dtype) * v / jnp.where(length > 0, length, 1)
-
-        return along(against, slope, self.axis)
+        return along(
+            lambda v: -size("L2Ball", "radius", self.radius, v.dtype) * direction(v), slope, self.axis
+        )
 
 
 @trees.record
@@ -152,10 +148,9 @@ class L2Sphere(Set):
         """The nearest point."""
 
         def onto(v: jax.Array) -> jax.Array:
-            length = _length(v)
             first = jnp.broadcast_to(jnp.arange(v.shape[-1]) == 0, v.shape).astype(v.dtype)
-            unit = jnp.where(length > 0, v / jnp.where(length > 0, length, 1), first)
-            return not_negative(self, "radius", v.dtype) * unit
+            unit = jnp.where(length(v) > 0, direction(v), first)
+            return size("L2Sphere", "radius", self.radius, v.dtype) * unit
 
         return along(onto, x, self.axis)
 
@@ -165,7 +160,7 @@ class LInfBall(Set):
     """Every |entry| <= radius: the nearest point is x clipped.
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
@@ -179,11 +174,13 @@ class LInfBall(Set):
         """The nearest point."""
 
         def clip(leaf: jax.Array) -> jax.Array:
-            radius = not_negative(self, "radius", leaf.dtype)
-            return jnp.where(leaf > radius, radius, jnp.where(leaf < -radius, -radius, leaf))
+            radius = size("LInfBall", "radius", self.radius, leaf.dtype)
+            return jnp.where(leaf >= -radius, jnp.where(leaf <= radius, leaf, radius), -radius)
 
         return jax.tree.map(clip, x)
 
     def lowest(self, slope: Tree) -> Tree:
         """The corner where <slope, .> is least."""
-        return jax.tree.map(lambda leaf: -not_negative(self, "radius", leaf.dtype) * _sign(leaf), slope)
+        return jax.tree.map(
+            lambda leaf: -size("LInfBall", "radius", self.radius, leaf.dtype) * _sign(leaf), slope
+        )

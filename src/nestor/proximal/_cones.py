@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, check_matrices
+from nestor.proximal._contract import Set, along, direction, length, matrices
 
 Tree = Any
 
@@ -57,11 +57,11 @@ class SecondOrderCone(Set):
 
         def onto(v: jax.Array) -> jax.Array:
             top, rest = v[..., :1], v[..., 1:]
-            length = trees.root(jnp.sum(rest**2, axis=-1, keepdims=True))
-            mean = (top + length) / 2
-            beyond = length > jnp.abs(top)
-            leaning = jnp.concatenate([mean, rest * (mean / jnp.where(beyond, length, 1))], axis=-1)
-            return jnp.where(beyond, leaning, jnp.where(top >= length, v, 0))
+            far = length(rest)
+            mean = top / 2 + far / 2
+            beyond = far > jnp.abs(top)
+            leaning = jnp.concatenate([mean, mean * direction(rest)], axis=-1)
+            return jnp.where(beyond, leaning, jnp.where(top >= far, v, 0))
 
         return along(onto, x, self.axis)
 
@@ -91,7 +91,7 @@ class PositiveSemidefinite(Set):
     """Symmetric positive semidefinite matrices, in the last two axes of every leaf.
 
     The nearest point is Q max(D, 0) Q' for the symmetric part Q D Q' of x. Its derivative is right where
-    eigenvalues repeat.
+    eigenvalues repeat (a second one is NaN there).
 
     Cost: an eigendecomposition, n^3. Source: Higham 1988; the derivative: Malick and Sendov 2006.
 
@@ -103,5 +103,5 @@ class PositiveSemidefinite(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        check_matrices("PositiveSemidefinite", x, square=True)
+        matrices("PositiveSemidefinite", x, square=True)
         return jax.tree.map(lambda leaf: _positive_part((leaf + leaf.mT) / 2), x)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
@@ -134,16 +135,14 @@ def is_term(thing: Any) -> bool:
     return thing is None or (hasattr(thing, "prox") and hasattr(thing, "value"))
 
 
-def spread(where: str, name: str, setting: Any, x: Tree, least: float | None = None) -> Tree:
+def spread(where: str, name: str, setting: Any, x: Tree) -> Tree:
     """A setting as a tree like x: a number for all entries, or a tree (or prefix) of numbers and arrays.
 
     Args:
         where, name: the class and its setting, for messages.
         setting: what the user gave.
         x: the tree.
-        least: below it a plain number is refused; arrays, which may be traced, are not looked at.
     """
-    check_number(where, name, setting, least)
     try:
         given = jax.tree.broadcast(setting, x)
         return jax.tree.map(
@@ -165,49 +164,69 @@ def scalar(value: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(value).astype(dtype)
 
 
-def not_negative(owner: Any, name: str, dtype: Any) -> jax.Array:
-    """A setting of a penalty or a set that is one number >= 0, in the dtype of x."""
-    value = getattr(owner, name)
-    check_number(type(owner).__name__, name, value, 0.0)
-    return scalar(value, dtype)
+def size(where: str, name: str, value: Any, dtype: Any) -> jax.Array:
+    """A setting that is one number >= 0, in the dtype of x; NaN for a traced one that is negative."""
+    _refuse_negative(where, name, value)
+    number = scalar(value, dtype)
+    return jnp.where(number >= 0, number, jnp.nan) if isinstance(value, jax.core.Tracer) else number
 
 
-def check_number(where: str, name: str, value: Any, least: float | None, most: float = math.inf) -> None:
-    """A plain number is no text, not NaN and from `least` to `most`; what is no plain number is not looked at.
+def strengths(where: str, name: str, setting: Any, x: Tree) -> Tree:
+    """Numbers >= 0 as a tree like x; see `spread`. Of traced ones the sign is not looked at."""
+    for value in jax.tree.leaves(setting):
+        _refuse_negative(where, name, value)
+    return spread(where, name, setting, x)
 
-    Raises:
-        BadArgument: it is.
-    """
-    text = isinstance(value, (str, bytes))
-    if not text and (least is None or type(value) not in (int, float) or least <= value <= most):
+
+def _refuse_negative(where: str, name: str, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
         return
-    want = (
-        "a number, or an array of them"
-        if least is None
-        else f"a number >= {least:g}" + (f" and <= {most:g}" if most < math.inf else "")
-    )
-    do = f"write for example {name}=0.5"
-    raise BadArgument(where, name, got=shown(value), want=want, do=do)
+    try:
+        numbers = np.asarray(value)
+        fine = jnp.issubdtype(numbers.dtype, np.number) and bool(np.all(numbers >= 0))
+    except (TypeError, ValueError):
+        numbers, fine = None, False
+    if not fine:
+        known = numbers is not None and numbers.ndim == 0 and not isinstance(value, (str, bytes))
+        got = f"{numbers}" if known else shown(value)
+        raise BadArgument(where, name, got=got, want="a number >= 0", do=f"write for example {name}=0.5")
 
 
-def check_matrices(where: str, x: Tree, square: bool = False) -> None:
-    """Every leaf of x is a matrix, or a stack of them.
-
-    Raises:
-        BadArgument: one is not.
-    """
+def matrices(where: str, x: Tree, square: bool = False) -> None:
+    """Every leaf of x holds matrices, in its last two axes."""
     for leaf in jax.tree.leaves(x):
-        shape = jnp.shape(leaf)
-        if len(shape) >= 2 and (shape[-1] == shape[-2] or not square):
-            continue
-        kind = "square matrices" if square else "matrices"
-        raise BadArgument(
-            where,
-            "x",
-            got=f"of shape {shape}",
-            want=f"{kind} in its last two axes",
-            do="reshape it, or give this branch of the tree another set",
-        )
+        if leaf.ndim < 2 or (square and leaf.shape[-1] != leaf.shape[-2]):
+            kind = "square matrices (..., n, n)" if square else "matrices (..., m, n)"
+            raise BadArgument(
+                where, "x", got=f"of shape {leaf.shape}", want=kind, do="reshape x, or take another set"
+            )
+
+
+def units(size: jax.Array) -> jax.Array:
+    """1 for sizes whose squares are ordinary numbers, else the size, to be divided by before squaring.
+
+    A constant for derivatives: what is scaled back afterwards does not depend on it.
+    """
+    least = float(jnp.finfo(size.dtype).tiny) ** 0.25
+    strange = jnp.isfinite(size) & (size > 0) & ((size < least) | (size > 1 / least))
+    return jax.lax.stop_gradient(jnp.where(strange, size, 1))
+
+
+def length(v: jax.Array) -> jax.Array:
+    """The Euclidean length along the last axis, which is kept; no square of it overflows or vanishes."""
+    return _polar(v)[0]
+
+
+def direction(v: jax.Array) -> jax.Array:
+    """v / |v| along the last axis; of zero, zero."""
+    return _polar(v)[1]
+
+
+def _polar(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    unit = units(jnp.max(jnp.abs(v), axis=-1, keepdims=True, initial=0.0))
+    v = v / unit
+    far = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
+    return unit * far, v / jnp.where(far > 0, far, 1)
 
 
 def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None) -> Tree:

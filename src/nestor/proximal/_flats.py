@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.scipy.linalg
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.proximal._contract import Set, scalar, spread
+from nestor.proximal._contract import Set, scalar, spread, units
 
 Tree = Any
 
@@ -33,15 +34,19 @@ class Box(Set):
     upper: Any = 1.0
 
     def _sides(self, x: Tree) -> tuple[Tree, Tree]:
-        numbers = all(type(side) in (int, float) for side in (self.lower, self.upper))
-        if numbers and not self.lower <= self.upper:
-            raise BadArgument(
-                "Box",
-                "lower",
-                got=f"{self.lower}, above upper={self.upper}",
-                want="a number <= upper",
-                do="swap them",
-            )
+        known = not any(
+            isinstance(side, jax.core.Tracer) for side in jax.tree.leaves((self.lower, self.upper))
+        )
+        if known:
+            with jax.ensure_compile_time_eval():
+                sides = spread("Box", "lower", self.lower, x), spread("Box", "upper", self.upper, x)
+                pairs = zip(*(jax.tree.leaves(side) for side in sides), strict=True)
+                crossed = any(bool(jnp.any(low > high)) for low, high in pairs)
+            if crossed:
+                numbers = jnp.ndim(self.lower) == jnp.ndim(self.upper) == 0
+                got = f"{self.lower}, above upper={self.upper}" if numbers else "above upper in places"
+                do = "swap them where they are crossed"
+                raise BadArgument("Box", "lower", got=got, want="at most upper", do=do)
         return spread("Box", "lower", self.lower, x), spread("Box", "upper", self.upper, x)
 
     def project(self, x: Tree) -> Tree:
@@ -111,9 +116,8 @@ class Hyperplane(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        normal = spread("Hyperplane", "normal", self.normal, x)
-        over = trees.dot(normal, x) - scalar(self.offset, trees.float_dtype(x))
-        return trees.add_scaled(x, -over / trees.squared_norm(normal), normal)
+        normal, over, square = _beyond("Hyperplane", self, x)
+        return trees.add_scaled(x, -over / jnp.where((square > 0) | (over != 0), square, 1), normal)
 
 
 @trees.record
@@ -135,10 +139,18 @@ class Halfspace(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        normal = spread("Halfspace", "normal", self.normal, x)
-        over = trees.dot(normal, x) - scalar(self.offset, trees.float_dtype(x))
-        over = jnp.where(over > 0, over, 0)
-        return trees.add_scaled(x, -over / trees.squared_norm(normal), normal)
+        normal, over, square = _beyond("Halfspace", self, x)
+        over = jnp.where(over <= 0, 0, over)
+        return trees.add_scaled(x, -over / jnp.where((square > 0) | (over != 0), square, 1), normal)
+
+
+def _beyond(where: str, plane: Any, x: Tree) -> tuple[Tree, jax.Array, jax.Array]:
+    """The normal, how far <normal, x> is above the offset, and |normal|², in units where that is ordinary."""
+    normal = spread(where, "normal", plane.normal, x)
+    unit = units(trees.max_norm(normal))
+    normal = jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), normal)
+    over = trees.dot(normal, x) - scalar(plane.offset, trees.float_dtype(x)) / unit
+    return normal, over, trees.squared_norm(normal)
 
 
 @trees.record
@@ -165,13 +177,13 @@ class Affine(Set):
         vector, back = trees.ravel(x)
         matrix = jnp.asarray(self.matrix).astype(vector.dtype)
         target = jnp.asarray(self.target).astype(vector.dtype)
-        if matrix.shape != (*target.shape, vector.size) or target.ndim != 1:
+        if matrix.ndim != 2 or matrix.shape[1] != vector.size or target.shape != matrix.shape[:1]:
             raise BadArgument(
                 "Affine",
-                "matrix",
-                got=f"of shape {matrix.shape}, with a target of shape {target.shape}",
-                want=f"of shape (m, {vector.size}), a column for every entry of x, and a target of shape (m,)",
-                do="write a single equation as matrix=a[None, :], target=b[None]",
+                "matrix, target",
+                got=f"of shapes {matrix.shape} and {target.shape}",
+                want=f"of shapes (m, {vector.size}) and (m,)",
+                do="give the matrix a column for every entry of x, the target an entry for every row",
             )
         over = jnp.matmul(matrix, vector, precision="highest") - target
         gram = jnp.matmul(matrix, matrix.T, precision="highest")
@@ -191,7 +203,7 @@ class BoxSection(Set):
         normal: a number or a tree like x.
         total: a number.
 
-    Cost: a sort and log n evaluations. Source: Kiwiel 2008, section 2.
+    Fails (NaN) where the plane misses the box. Cost: a sort and log n evaluations. Source: Kiwiel 2008, section 2.
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
@@ -214,42 +226,71 @@ class BoxSection(Set):
         return back(_on_section(vector, lower, upper, normal, scalar(self.total, vector.dtype)))
 
 
+class _Piece(NamedTuple):
+    """A piece of t -> <normal, clip(v - t normal)> on which it is straight and passes `total`.
+
+    Attributes:
+        at: one of its ends (or 0, where it has none): from there t is counted, for t itself may be large.
+        low, high: which entries are at their bounds there.
+        reached: whether it passes `total` at all.
+    """
+
+    at: jax.Array
+    low: jax.Array
+    high: jax.Array
+    reached: jax.Array
+
+
 def _on_section(
     v: jax.Array, low: jax.Array, high: jax.Array, normal: jax.Array, total: jax.Array
 ) -> jax.Array:
-    between = _between(*jax.lax.stop_gradient((v, low, high, normal, total)))
-    at = jax.lax.stop_gradient(_clip(v - between * normal, low, high))
-    free = (at > low) & (at < high)
-    free = jax.lax.stop_gradient(free)
-    fixed = jnp.where(at <= low, low, high)
-    fixed = jnp.where(free, 0, fixed)
+    if not v.size:
+        return v
+    piece = jax.lax.stop_gradient(_piece(*jax.lax.stop_gradient((v, low, high, normal, total))))
+    fixed = jnp.where(piece.low, low, jnp.where(piece.high, high, 0))
+    free = ~(piece.low | piece.high)
+    near = v - piece.at * normal
     weight = jnp.sum(jnp.where(free, normal**2, 0))
     some = weight > 0
-    over = jnp.sum(jnp.where(free, normal * v, normal * fixed)) - total
-    t = jnp.where(some, over / jnp.where(some, weight, 1), between)
-    return jnp.where(free, v - t * normal, fixed)
+    over = jnp.sum(jnp.where(free, normal * near, normal * fixed)) - total
+    t = jnp.where(some, over / jnp.where(some, weight, 1), 0)
+    found = jnp.where(free, _clip(near - t * normal, low, high), fixed)
+    return jnp.where(piece.reached, found, jnp.nan)
 
 
-def _between(v: jax.Array, low: jax.Array, high: jax.Array, normal: jax.Array, total: jax.Array) -> jax.Array:
-    """A t in the middle of that piece of t -> <normal, clip(v - t normal)> where it passes `total`."""
+def _piece(v: jax.Array, low: jax.Array, high: jax.Array, normal: jax.Array, total: jax.Array) -> _Piece:
+    """That piece, by bisection among the breakpoints; between two of them every entry is at one place."""
     some = normal != 0
     over = jnp.where(some, normal, 1)
-    breaks = jnp.concatenate([jnp.where(some, (v - side) / over, jnp.inf) for side in (low, high)])
+    # An entry leaves its first bound at `leaves` and meets the other one at `arrives`.
+    leaves = jnp.where(some, (v - jnp.where(normal > 0, high, low)) / over, -jnp.inf)
+    arrives = jnp.where(some, (v - jnp.where(normal > 0, low, high)) / over, jnp.inf)
+    breaks = jnp.concatenate([leaves, arrives])
     breaks = jnp.sort(jnp.where(jnp.isfinite(breaks), breaks, jnp.inf))  # the infinite ones are never reached
     count = jnp.sum(jnp.isfinite(breaks))
+
+    def sum_at(t: jax.Array) -> jax.Array:
+        return jnp.sum(normal * _clip(v - t * normal, low, high))
 
     def halve(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         left, right = ends  # the sum is above total at breakpoint left, and not at right
         middle = (left + right) // 2
-        t = breaks[jnp.clip(middle, 0, breaks.size - 1)]
-        above = jnp.sum(normal * _clip(v - t * normal, low, high)) > total
+        above = sum_at(breaks[jnp.clip(middle, 0, breaks.size - 1)]) > total
         inside = right - left > 1
         return jnp.where(inside & above, middle, left), jnp.where(inside & ~above, middle, right)
 
     ends = (jnp.full((), -1, count.dtype), count)
     left, right = jax.lax.fori_loop(0, math.ceil(math.log2(breaks.size + 2)) + 1, halve, ends)
-    first = breaks[jnp.clip(left, 0, breaks.size - 1)]
-    last = breaks[jnp.clip(right, 0, breaks.size - 1)]
-    first = jnp.where(left >= 0, first, jnp.where(right < count, last - 1, -1))
-    last = jnp.where(right < count, last, first + 2)
-    return (first + last) / 2
+    first = jnp.where(left >= 0, breaks[jnp.clip(left, 0, breaks.size - 1)], -jnp.inf)
+    last = jnp.where(right < count, breaks[jnp.clip(right, 0, breaks.size - 1)], jnp.inf)
+    before, after = leaves >= last, arrives <= first  # not left yet; arrived already
+    low_side = jnp.where(normal > 0, after, before) | (~some & (v <= low))
+    high_side = jnp.where(normal > 0, before, after) | (~some & (v >= high))
+    at = jnp.where(jnp.isfinite(last), last, jnp.where(jnp.isfinite(first), first, 0))
+    same = low == high
+    low_side = low_side | same
+    straight = jnp.any(~low_side & ~high_side & some)
+    off = jnp.abs(sum_at(at) - total)  # without a free entry the sum is what it is all along
+    terms = jnp.where(jnp.isfinite(low) & jnp.isfinite(high), jnp.maximum(jnp.abs(low), jnp.abs(high)), 0)
+    rounding = float(jnp.finfo(v.dtype).eps) ** 0.75 * (jnp.sum(jnp.abs(normal) * terms) + jnp.abs(total))
+    return _Piece(at, low_side, high_side & ~low_side, straight | (off <= rounding))

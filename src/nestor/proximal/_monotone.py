@@ -90,6 +90,8 @@ class Monotone(Set):
         """The nearest sequence."""
 
         def pool(v: jax.Array) -> jax.Array:
+            if not v.size:
+                return v
             sign = -1 if self.falling else 1
             rows = (sign * v).reshape(-1, v.shape[-1])
             return sign * jax.vmap(_pooled)(rows).reshape(v.shape)

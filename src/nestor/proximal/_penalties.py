@@ -6,10 +6,12 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import along, check_number, not_negative, scalar, spread
+from nestor.errors import BadArgument
+from nestor.proximal._contract import along, direction, length, scalar, size, strengths, units
 
 Tree = Any
 
@@ -53,11 +55,11 @@ class Lasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * jnp.abs(v), spread("Lasso", "strength", self.strength, x, 0.0))
+        return _total(x, lambda v, s: s * jnp.abs(v), strengths("Lasso", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold."""
-        strength = spread("Lasso", "strength", self.strength, x, 0.0)
+        strength = strengths("Lasso", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: shrink(v, t * s), strength)
 
 
@@ -80,11 +82,11 @@ class NonNegativeLasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v, spread("NonNegativeLasso", "strength", self.strength, x, 0.0))
+        return _total(x, lambda v, s: s * v, strengths("NonNegativeLasso", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The one-sided soft threshold."""
-        strength = spread("NonNegativeLasso", "strength", self.strength, x, 0.0)
+        strength = strengths("NonNegativeLasso", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > t * s, v - t * s, 0), strength)
 
 
@@ -106,11 +108,11 @@ class Ridge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * v**2 / 2, spread("Ridge", "strength", self.strength, x, 0.0))
+        return _total(x, lambda v, s: s * v**2 / 2, strengths("Ridge", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """x, shortened."""
-        strength = spread("Ridge", "strength", self.strength, x, 0.0)
+        strength = strengths("Ridge", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: v / (1 + t * s), strength)
 
 
@@ -134,12 +136,12 @@ class NonNegativeRidge:
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
         return _total(
-            x, lambda v, s: s * v**2 / 2, spread("NonNegativeRidge", "strength", self.strength, x, 0.0)
+            x, lambda v, s: s * v**2 / 2, strengths("NonNegativeRidge", "strength", self.strength, x)
         )
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The non-negative part, shortened."""
-        strength = spread("NonNegativeRidge", "strength", self.strength, x, 0.0)
+        strength = strengths("NonNegativeRidge", "strength", self.strength, x)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > 0, v / (1 + t * s), 0), strength)
 
 
@@ -163,7 +165,7 @@ class ElasticNet:
     entrywise: ClassVar[bool] = True
 
     def _settings(self, x: Tree) -> tuple[Tree, Tree]:
-        return spread("ElasticNet", "l1", self.l1, x, 0.0), spread("ElasticNet", "l2", self.l2, x, 0.0)
+        return strengths("ElasticNet", "l1", self.l1, x), strengths("ElasticNet", "l2", self.l2, x)
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -197,11 +199,11 @@ class GroupLasso:
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
         dtype = trees.float_dtype(x)
-        strength = not_negative(self, "strength", dtype)
+        strength = size("GroupLasso", "strength", self.strength, dtype)
         if self.axis is None:
-            return strength * trees.norm(x)
+            return strength * jnp.sum(length(trees.ravel(x)[0]))
         lengths = [
-            jnp.sum(trees.root(jnp.sum(leaf**2, axis=self.axis))).astype(dtype) for leaf in jax.tree.leaves(x)
+            jnp.sum(length(jnp.moveaxis(leaf, self.axis, -1))).astype(dtype) for leaf in jax.tree.leaves(x)
         ]
         return strength * sum(lengths[1:], lengths[0])
 
@@ -209,10 +211,8 @@ class GroupLasso:
         """Every group, shortened or zero."""
 
         def shorten(v: jax.Array) -> jax.Array:
-            by = jnp.asarray(step).astype(v.dtype) * not_negative(self, "strength", v.dtype)
-            length = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
-            kept = length > by
-            return jnp.where(kept, v * (1 - by / jnp.where(kept, length, 1)), 0)
+            by = scalar(step, v.dtype) * size("GroupLasso", "strength", self.strength, v.dtype)
+            return jnp.where(length(v) <= by, 0, v - by * direction(v))
 
         return along(shorten, x, self.axis)
 
@@ -242,19 +242,20 @@ class Logarithm:
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
             return jnp.where(v > 0, -s * jnp.log(jnp.where(v > 0, v, 1)), jnp.inf)
 
-        return _total(x, entry, spread("Logarithm", "strength", self.strength, x, 0.0))
+        return _total(x, entry, strengths("Logarithm", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The positive root of z² - x z = step strength."""
 
         def root(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            wide = jnp.sqrt(v**2 + 4 * t * s)
+            unit = units(jnp.abs(v))
+            wide = unit * jnp.sqrt((v / unit) ** 2 + 4 * t * s / unit / unit)
             away = (
                 jnp.where(v >= 0, v, -v) + wide
             )  # without the cancellation of v + wide at a large negative v
             return jnp.where(v >= 0, away / 2, 2 * t * s / away)
 
-        return _entrywise(x, step, root, spread("Logarithm", "strength", self.strength, x, 0.0))
+        return _entrywise(x, step, root, strengths("Logarithm", "strength", self.strength, x))
 
 
 @trees.record
@@ -265,7 +266,7 @@ class Huber:
 
     Args:
         strength: a number >= 0, or a tree like x (or a prefix of it).
-        knee: a number > 0.
+        knee: a number >= 0.
 
     >>> import jax.numpy as jnp
     >>> from nestor import proximal
@@ -281,20 +282,20 @@ class Huber:
         """g(x)."""
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            knee = not_negative(self, "knee", v.dtype)
+            knee = size("Huber", "knee", self.knee, v.dtype)
             return s * jnp.where(jnp.abs(v) <= knee, v**2 / 2, knee * (jnp.abs(v) - knee / 2))
 
-        return _total(x, entry, spread("Huber", "strength", self.strength, x, 0.0))
+        return _total(x, entry, strengths("Huber", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """Shortened near zero, moved by a constant beyond."""
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            knee = not_negative(self, "knee", v.dtype)
+            knee = size("Huber", "knee", self.knee, v.dtype)
             beyond = v - t * s * knee * jnp.where(v >= 0, 1, -1).astype(v.dtype)
             return jnp.where(jnp.abs(v) <= knee * (1 + t * s), v / (1 + t * s), beyond)
 
-        return _entrywise(x, step, entry, spread("Huber", "strength", self.strength, x, 0.0))
+        return _entrywise(x, step, entry, strengths("Huber", "strength", self.strength, x))
 
 
 @trees.record
@@ -319,23 +320,29 @@ class Quantile:
     strength: Any = 1.0
     entrywise: ClassVar[bool] = True
 
+    def _levels(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """The slopes above and below zero."""
+        above = size("Quantile", "level", self.level, dtype)
+        if not isinstance(self.level, jax.core.Tracer) and self.level > 1:
+            got, want = f"{self.level}", "a number >= 0 and <= 1"
+            raise BadArgument("Quantile", "level", got=got, want=want, do="write 0.9 for the ninth decile")
+        return above, 1 - above
+
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        check_number("Quantile", "level", self.level, 0.0, 1.0)
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            level = scalar(self.level, v.dtype)
-            return s * jnp.where(v > 0, level * v, (level - 1) * v)
+            above, below = self._levels(v.dtype)
+            return s * jnp.where(v > 0, above * v, -below * v)
 
-        return _total(x, entry, spread("Quantile", "strength", self.strength, x, 0.0))
+        return _total(x, entry, strengths("Quantile", "strength", self.strength, x))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold with two sides of their own."""
-        check_number("Quantile", "level", self.level, 0.0, 1.0)
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            level = scalar(self.level, v.dtype)
-            up, down = t * s * level, t * s * (1 - level)
+            above, below = self._levels(v.dtype)
+            up, down = t * s * above, t * s * below
             return jnp.where(v > up, v - up, jnp.where(v < -down, v + down, 0))
 
-        return _entrywise(x, step, entry, spread("Quantile", "strength", self.strength, x, 0.0))
+        return _entrywise(x, step, entry, strengths("Quantile", "strength", self.strength, x))

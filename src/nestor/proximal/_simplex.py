@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, not_negative
+from nestor.proximal._contract import Set, along, size
 from nestor.settings import check_setting, count
 
 Tree = Any
@@ -30,11 +30,11 @@ def project_simplex(x: jax.Array, total: jax.Array) -> jax.Array:
     edge = jnp.take_along_axis(order, last - 1, axis=-1)
     support = fixed >= edge
     shift = jax.lax.stop_gradient(top)  # the mean is taken of small numbers
-    size = jnp.sum(support, axis=-1, keepdims=True).astype(x.dtype)
-    threshold = (jnp.sum(jnp.where(support, x - shift, 0), axis=-1, keepdims=True) - total) / size
+    many = jnp.sum(support, axis=-1, keepdims=True).astype(x.dtype)
+    threshold = (jnp.sum(jnp.where(support, x - shift, 0), axis=-1, keepdims=True) - total) / many
     moved = x - shift - threshold
     kept = jax.lax.stop_gradient(support & (moved > 0))
-    return jnp.where(kept, moved, 0)
+    return jnp.where(kept, moved, 0 * total)  # of a NaN, NaN everywhere
 
 
 @trees.record
@@ -44,7 +44,7 @@ class Simplex(Set):
     The nearest point is max(x - t, 0) with the t that makes the sum right.
 
     Args:
-        total: a number > 0.
+        total: a number >= 0.
         axis: None, the whole tree is one distribution; or the axis of every leaf along which there is one each.
 
     Cost: a sort, n log n. Source: Held, Wolfe, Crowder 1974; Duchi et al. 2008, figure 1.
@@ -60,22 +60,26 @@ class Simplex(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_simplex(v, not_negative(self, "total", v.dtype)), x, self.axis)
+        return along(
+            lambda v: project_simplex(v, size("Simplex", "total", self.total, v.dtype)), x, self.axis
+        )
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of `total` on the least entry."""
 
         def vertex(v: jax.Array) -> jax.Array:
             hot = jax.nn.one_hot(jnp.argmin(v, axis=-1), v.shape[-1], dtype=v.dtype)
-            return not_negative(self, "total", v.dtype) * hot
+            return size("Simplex", "total", self.total, v.dtype) * hot
 
         return along(vertex, slope, self.axis)
 
     def project_kl(self, logarithm: Tree) -> Tree:
         """The nearest point to exp(logarithm) in relative entropy: total softmax(logarithm)."""
-        return along(
-            lambda v: not_negative(self, "total", v.dtype) * jax.nn.softmax(v, axis=-1), logarithm, self.axis
-        )
+
+        def spread(v: jax.Array) -> jax.Array:
+            return size("Simplex", "total", self.total, v.dtype) * jax.nn.softmax(v, axis=-1)
+
+        return along(spread, logarithm, self.axis)
 
 
 @trees.record
@@ -85,8 +89,8 @@ class SparseSimplex(Set):
     The nearest point is that of the simplex for the `count` largest entries.
 
     Args:
-        count: how many.
-        total: a number > 0.
+        count: how many, at least 1.
+        total: a number >= 0.
         axis: as of `Simplex`.
 
     Cost: a sort. Source: Kyrillidis et al. 2013, algorithm 1.
@@ -108,6 +112,7 @@ class SparseSimplex(Set):
         def sparse(v: jax.Array) -> jax.Array:
             _, places = jax.lax.top_k(jax.lax.stop_gradient(v), min(self.count, v.shape[-1]))
             kept = jnp.sum(jax.nn.one_hot(places, v.shape[-1], dtype=v.dtype), axis=-2) > 0
-            return project_simplex(jnp.where(kept, v, -jnp.inf), not_negative(self, "total", v.dtype))
+            total = size("SparseSimplex", "total", self.total, v.dtype)
+            return project_simplex(jnp.where(kept, v, -jnp.inf), total)
 
         return along(sparse, x, self.axis)

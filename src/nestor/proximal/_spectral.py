@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, check_matrices, not_negative, scalar
+from nestor.proximal._contract import Set, matrices, scalar, size
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
@@ -27,7 +27,7 @@ def _shrink_singular_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) ->
     (matrix, by), (dot, by_dot) = primals, tangents
     u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
     h = jnp.maximum(s - by, 0)
-    slope = (s > by).astype(s.dtype)
+    slope = ((s > by) | (by <= 0)).astype(s.dtype)  # without a threshold nothing changes, of any rank
     inner = u.mT @ dot @ vt.mT
     even, odd = (inner + inner.mT) / 2, (inner - inner.mT) / 2
     s_row, s_column = s[..., :, None], s[..., None, :]
@@ -42,10 +42,11 @@ def _shrink_singular_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) ->
         jnp.broadcast_to(slope[..., :, None], gap.shape),
     )
     both = s_row + s_column
-    mean = jnp.where(both > 0, (h_row + h_column) / jnp.where(both > 0, both, 1), 0)
+    whole = (by <= 0).astype(s.dtype)
+    mean = jnp.where(both > 0, (h_row + h_column) / jnp.where(both > 0, both, 1), whole)
     core = difference * even + mean * odd
     core = core - by_dot * slope[..., None, :] * jnp.eye(s.shape[-1], dtype=s.dtype)
-    ratio = jnp.where(s > 0, h / jnp.where(s > 0, s, 1), 0)
+    ratio = jnp.where(s > 0, h / jnp.where(s > 0, s, 1), whole)
     out = u @ core @ vt
     rest = dot @ vt.mT - u @ inner  # outside the range of u; empty where u is square
     out = out + (rest * ratio[..., None, :]) @ vt
@@ -63,7 +64,7 @@ class NuclearNorm:
     """g(x) = strength times the sum of the singular values, of the last two axes of every leaf.
 
     prox: U max(S - step strength, 0) V', the singular values shrunk. Its derivative is right where singular
-    values repeat or vanish.
+    values repeat or vanish (a second one is NaN there).
 
     Args:
         strength: a number >= 0.
@@ -81,20 +82,20 @@ class NuclearNorm:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        check_matrices("NuclearNorm", x)
+        matrices("NuclearNorm", x)
         dtype = trees.float_dtype(x)
         sums = [jnp.sum(_singular_values(leaf)).astype(dtype) for leaf in jax.tree.leaves(x)]
-        return not_negative(self, "strength", dtype) * sum(sums[1:], sums[0])
+        return size("NuclearNorm", "strength", self.strength, dtype) * sum(sums[1:], sums[0])
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The singular values, shrunk."""
-        check_matrices("NuclearNorm", x)
-        return jax.tree.map(
-            lambda leaf: _shrink_singular(
-                leaf, scalar(step, leaf.dtype) * not_negative(self, "strength", leaf.dtype)
-            ),
-            x,
-        )
+        matrices("NuclearNorm", x)
+
+        def shrunk(leaf: jax.Array) -> jax.Array:
+            strength = size("NuclearNorm", "strength", self.strength, leaf.dtype)
+            return _shrink_singular(leaf, scalar(step, leaf.dtype) * strength)
+
+        return jax.tree.map(shrunk, x)
 
 
 @trees.record
@@ -104,7 +105,7 @@ class NuclearBall(Set):
     The nearest point shrinks the singular values by the number that makes their sum right.
 
     Args:
-        radius: a number > 0.
+        radius: a number >= 0.
 
     Cost: two singular value decompositions.
 
@@ -120,14 +121,13 @@ class NuclearBall(Set):
         """The nearest point."""
 
         def shrunk(matrix: jax.Array) -> jax.Array:
-            radius = not_negative(self, "radius", matrix.dtype)
+            radius = size("NuclearBall", "radius", self.radius, matrix.dtype)
             s = _singular_values(matrix)
-            kept = jax.lax.stop_gradient(project_simplex(s, radius) > 0)
-            size = jnp.maximum(jnp.sum(kept), 1).astype(s.dtype)
-            by = (jnp.sum(jnp.where(kept, s, 0)) - radius) / size
-            return _shrink_singular(matrix, jnp.where(by > 0, by, 0))
+            by = s[:1] - project_simplex(s, radius)[:1]  # the largest is shrunk by as much as all
+            by = jnp.sum(jnp.where(jnp.sum(s) <= radius, 0, by))
+            return _shrink_singular(matrix, by)
 
-        check_matrices("NuclearBall", x)
+        matrices("NuclearBall", x)
         return jax.tree.map(lambda leaf: _on_matrices(shrunk, leaf), x)
 
     def lowest(self, slope: Tree) -> Tree:
@@ -135,8 +135,9 @@ class NuclearBall(Set):
 
         def vertex(matrix: jax.Array) -> jax.Array:
             u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
-            return -not_negative(self, "radius", matrix.dtype) * u[..., :, :1] @ vt[..., :1, :]
+            return -size("NuclearBall", "radius", self.radius, matrix.dtype) * u[..., :, :1] @ vt[..., :1, :]
 
+        matrices("NuclearBall", slope)
         return jax.tree.map(vertex, slope)
 
 

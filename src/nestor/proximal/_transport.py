@@ -12,11 +12,11 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.proximal._contract import Set, check_matrices
+from nestor.proximal._contract import Set, matrices
 
 Tree = Any
 
-_NEWTON, _SINKHORN = 100, 10_000  # turns at most
+_NEWTON, _SINKHORN = 300, 10_000  # turns at most
 
 
 class _Duals(NamedTuple):
@@ -51,7 +51,9 @@ def _plan(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
 def _nearest(x: jax.Array, a: jax.Array, b: jax.Array) -> _Duals:
     """The prices r, c of the nearest plan max(x - r 1' - 1 c', 0), by a damped Newton method on the dual."""
     size = x.shape[0]
-    tol = 100 * float(jnp.finfo(x.dtype).eps) * jnp.maximum(jnp.max(a), jnp.max(b))
+    eps = float(jnp.finfo(x.dtype).eps)
+    wide = jnp.maximum(jnp.max(x) - jnp.min(x), 1)  # how far prices may have to go, where sums are about 1
+    tol = 100 * eps * wide
 
     def dual(rows: jax.Array, columns: jax.Array) -> jax.Array:
         return jnp.sum(_plan(x, rows, columns) ** 2) / 2 + jnp.vdot(a, rows) + jnp.vdot(b, columns)
@@ -60,8 +62,8 @@ def _nearest(x: jax.Array, a: jax.Array, b: jax.Array) -> _Duals:
         plan = _plan(x, s.rows, s.columns)
         slope = jnp.concatenate([a - plan.sum(axis=1), b - plan.sum(axis=0)])
         error = jnp.max(jnp.abs(slope))
-        move = -_solved((plan > 0).astype(x.dtype), slope, jnp.minimum(error, 1) * 0.1 + tol)
-        lengths = 0.5 ** jnp.arange(20).astype(x.dtype)
+        move = -_solved((plan > 0).astype(x.dtype), slope, jnp.minimum(error, 1) / wide + 100 * eps)
+        lengths = 0.5 ** jnp.arange(30).astype(x.dtype)
         trials = jax.vmap(lambda t: dual(s.rows + t * move[:size], s.columns + t * move[size:]))(lengths)
         enough = trials <= dual(s.rows, s.columns) + 1e-4 * lengths * jnp.vdot(slope, move)
         t = jnp.where(jnp.any(enough), lengths[jnp.argmax(enough)], lengths[jnp.argmin(trials)])
@@ -72,14 +74,22 @@ def _nearest(x: jax.Array, a: jax.Array, b: jax.Array) -> _Duals:
 
 
 def _project(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(a), jnp.max(b)))
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * _project_ordinary(x / unit, a / unit, b / unit)
+
+
+def _project_ordinary(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The nearest plan where the largest sum is 1."""
     duals = _nearest(*jax.lax.stop_gradient((x, a, b)))
     support = jax.lax.stop_gradient(_plan(x, duals.rows, duals.columns) > 0)
     held = jnp.where(support, x - duals.rows[:, None] - duals.columns[None, :], 0)
     short = jnp.concatenate([held.sum(axis=1) - a, held.sum(axis=0) - b])
     more = _solved(support.astype(x.dtype), short)
     plan = jnp.where(support, held - more[: x.shape[0], None] - more[None, x.shape[0] :], 0)
-    good = (duals.error < 1e3 * float(jnp.finfo(x.dtype).eps) ** 0.75) & jnp.all(jnp.isfinite(plan))
-    return jnp.where(good, plan, jnp.nan)
+    off = jnp.concatenate([plan.sum(axis=1) - a, plan.sum(axis=0) - b, jnp.minimum(plan, 0).reshape(-1)])
+    good = jnp.max(jnp.abs(jax.lax.stop_gradient(off))) < 1e3 * float(jnp.finfo(x.dtype).eps) ** 0.75
+    return jnp.where(good, jnp.where(plan > 0, plan, 0 * plan), jnp.nan)
 
 
 def _project_kl(logarithm: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -115,7 +125,7 @@ class Transport(Set):
         rows: shape (m,), entries > 0.
         columns: shape (n,), entries > 0, of the same sum.
 
-    Fails (NaN) where the dual is not solved in 100 turns of a Newton method. Cost: some 10 dense solves with
+    Fails (NaN) where the dual is not solved in 300 turns of a Newton method. Cost: some 10 dense solves with
     m + n unknowns, and a pseudo-inverse; in relative entropy Sinkhorn's turns, and a pseudo-inverse.
     Source: Blondel, Seguy, Rolet 2018, section 4; Sinkhorn 1967; Cuturi 2013.
 
@@ -140,14 +150,13 @@ class Transport(Set):
     def _each(self, function: Any, leaf: jax.Array) -> jax.Array:
         rows = jnp.asarray(self.rows).astype(leaf.dtype)
         columns = jnp.asarray(self.columns).astype(leaf.dtype)
-        check_matrices("Transport", leaf)
-        if leaf.shape[-2:] != (*rows.shape, *columns.shape):
+        if leaf.ndim < 2 or leaf.shape[-2:] != rows.shape + columns.shape:
             raise BadArgument(
                 "Transport",
                 "x",
-                got=f"of shape {leaf.shape}, for rows of shape {rows.shape} and columns of shape {columns.shape}",
-                want="a matrix with a row for every entry of rows, and a column for every entry of columns",
-                do="pass the sums of the rows first, then those of the columns, or transpose x",
+                got=f"of shape {leaf.shape}",
+                want=f"of shape (..., m, n), for rows of shape {rows.shape} and columns of {columns.shape}",
+                do="give a sum for every row and every column",
             )
         _check_sums(self.rows, self.columns)
         flat = leaf.reshape(-1, *leaf.shape[-2:])
@@ -188,6 +197,6 @@ class Birkhoff(Set):
         return jax.tree.map(lambda leaf: self._plans(leaf).project_kl(leaf), logarithm)
 
     def _plans(self, leaf: jax.Array) -> Transport:
-        check_matrices("Birkhoff", leaf, square=True)
+        matrices("Birkhoff", leaf, square=True)
         ones = jnp.ones(leaf.shape[-1], leaf.dtype)
         return Transport(ones, ones)

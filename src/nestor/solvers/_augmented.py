@@ -172,7 +172,8 @@ class AugmentedLagrangian:
         ended = _Ended(
             done=found.stationarity <= state.goal * found.size,
             failed=verdict != int(Status.RUNNING),
-            lost=(verdict == int(Status.UNBOUNDED)) | (verdict == int(Status.NOT_FINITE)),
+            bottomless=verdict == int(Status.UNBOUNDED),
+            blind=verdict == int(Status.NOT_FINITE),
             solved=found.optimality <= problem.tol,
         )
         new, over = _after(problem, state, point, (f, h, g), at, found, ended)
@@ -182,7 +183,8 @@ class AugmentedLagrangian:
             info=Info(f, found.optimality, inner.info.accepted | state.weights.plain),
         )
         x_next = trees.select(over, new.x, x_next)
-        multipliers = trees.select(over, (new.weights.equal, new.weights.inequal), (equal, inequal))
+        kept = over | ~trees.all_finite((equal, inequal))  # where a trial met NaN, the next one may not
+        multipliers = trees.select(kept, (new.weights.equal, new.weights.inequal), (equal, inequal))
         return Point(x_next, *multipliers), new
 
     def status(self, problem: Constrained, point: Point, state: AugmentedState) -> jax.Array:
@@ -192,12 +194,25 @@ class AugmentedLagrangian:
 
 
 class _Ended(NamedTuple):
-    """Why a round may be over: its goal is met; the inner solver cannot go on; it went astray; all is solved."""
+    """Why a round may be over.
+
+    Attributes:
+        done: its goal is met.
+        failed: the inner solver cannot go on.
+        bottomless, blind: because values fall without end, or are no numbers.
+        solved: all is solved.
+    """
 
     done: jax.Array
     failed: jax.Array
-    lost: jax.Array
+    bottomless: jax.Array
+    blind: jax.Array
     solved: jax.Array
+
+    @property
+    def lost(self) -> jax.Array:
+        """Whether the inner solver went astray."""
+        return self.bottomless | self.blind
 
 
 def _after(
@@ -230,12 +245,15 @@ def _after(
     round_over = over & ~state.first & ~last
     better = found.optimality < 0.9 * state.best
     fruitless = jnp.where(round_over, jnp.where(better, 0, state.fruitless + 1), state.fruitless)
-    hopeless = (weight > _HIGHEST) & (broken > 2 * max(problem.tol, 1e-4))
+    highest = weight > _HIGHEST
+    hopeless = highest & jnp.isfinite(state.broken) & (state.broken > 2 * max(problem.tol, 1e-4))
     verdict = jnp.where(
         hopeless,
         code(Status.INFEASIBLE),
         jnp.where(fruitless >= 12, code(Status.STALLED), code(Status.RUNNING)),
     )
+    nowhere = jnp.where(ended.bottomless, code(Status.UNBOUNDED), code(Status.NOT_FINITE))
+    verdict = jnp.where(highest & ended.lost, nowhere, verdict)  # at any price of the violation
     verdict = jnp.where(last & ended.solved, code(Status.FINISHED), verdict)
     verdict = jnp.where(state.first & ~finite, code(Status.NOT_FINITE), verdict)
     weights = _Weights(
@@ -249,7 +267,7 @@ def _after(
         weights=trees.select(over, weights, old),
         x=trees.select(over & ~astray, point.x, state.x),
         goal=jnp.where(round_over & finite, goal, state.goal),
-        broken=jnp.where(round_over & finite, broken, state.broken),
+        broken=jnp.where(round_over & ~astray, broken, state.broken),
         verdict=verdict,
         rounds=state.rounds + round_over.astype(jnp.int32),
         fruitless=fruitless,

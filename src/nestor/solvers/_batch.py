@@ -321,7 +321,7 @@ def _programs(plan: _drive.Plan, own_budgets: bool) -> tuple[Callable[..., Any],
     """(inputs) -> carries; (inputs, carries, few, limit) -> (carries, answers, which still run)."""
     loop, read, _ = _drive.pieces(plan)
     axes: Any = jax.tree.map(lambda _: None, _drive.Inputs([], 0, [], jnp.int32(0)))
-    axes = axes._replace(captured=[None, 0], x0=0, onward=0 if own_budgets else None)
+    axes = axes._replace(captured=[None, 0], x0=0, beside=None, onward=0 if own_budgets else None)
     turn = jax.vmap(loop.turn, in_axes=(axes, 0))
 
     def running(carries: _drive.Carry) -> jax.Array:

@@ -181,10 +181,21 @@ def report(problem: ConeProgram, point: ConePoint) -> Report:
     if problem.box is None:
         return Report(found, None, None, weak)
     low, high = problem.box
-    lower = jnp.where(point.x <= low, jnp.maximum(at.grad, 0), 0.0)
-    upper = jnp.where(point.x >= high, jnp.maximum(-at.grad, 0), 0.0)
-    loose = ((point.x <= low) != (point.x >= high)) & (jnp.abs(at.grad) <= problem.tol)
-    return Report(found, lower, upper, weak + jnp.sum(loose))
+    below = _reached(point.x - low, low, at.grad, problem.tol)
+    above = _reached(high - point.x, high, -at.grad, problem.tol)
+    loose = (below != above) & (jnp.abs(at.grad) <= problem.tol)
+    return Report(
+        found,
+        jnp.where(below, jnp.maximum(at.grad, 0), 0.0),
+        jnp.where(above, jnp.maximum(-at.grad, 0), 0.0),
+        weak + jnp.sum(loose),
+    )
+
+
+def _reached(room: jax.Array, bound: jax.Array, push: jax.Array, tol: float) -> jax.Array:
+    """Whether x is at its bound, or as far from it as an interior-point method stays from one that pushes back."""
+    size = jnp.maximum(jnp.where(jnp.isfinite(bound), jnp.abs(bound), 1), 1)
+    return (room <= 0) | ((room <= push) & (room <= tol * size))
 
 
 def _spectrum(cone: Any, v: jax.Array) -> jax.Array:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.programs import is_traced, signature_that_refuses
+from nestor.programs import signature_that_refuses
 from nestor.solution import Solution
 from nestor.solvers import _checks
 from nestor.solvers._delivery import run
@@ -186,7 +187,14 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
     one = isinstance(y, jax.Array) and y.ndim == 1
     if one and np.ndim(sigma) == 2 and np.shape(sigma) == (y.size, y.size):
         factor = jnp.linalg.cholesky(jnp.asarray(sigma))
-        _check_spread(where, factor, "a matrix that is not positive definite", "a covariance matrix")
+        if not isinstance(factor, jax.core.Tracer) and not np.isfinite(np.asarray(factor)).all():
+            raise BadArgument(
+                where,
+                "sigma",
+                got=f"a matrix {np.shape(sigma)} that has no Cholesky factor",
+                want="a positive definite covariance matrix",
+                do="check it with numpy.linalg.eigvalsh; for independent numbers pass their standard deviations",
+            )
         return lambda r: jax.scipy.linalg.solve_triangular(factor.astype(r.dtype), r, lower=True)
     try:
         spread = jax.tree.map(
@@ -202,21 +210,13 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
             want=f"None, a number, a tree like ydata, {jax.tree.map(jnp.shape, y)}, or a matrix (m, m)",
             do="give the standard deviation of each number, or their covariance",
         ) from error
-    _check_spread(where, spread, "with entries that are not > 0", "standard deviations > 0")
+    known = [np.asarray(s) for s in jax.tree.leaves(spread) if not isinstance(s, jax.core.Tracer)]
+    if not all((s > 0).all() for s in known):
+        raise BadArgument(
+            where,
+            "sigma",
+            got="not > 0 in places",
+            want="standard deviations, > 0",
+            do="leave exactly known numbers out, as constraints; jnp.inf gives a number no weight",
+        )
     return lambda r: jax.tree.map(lambda a, s: a / s.astype(a.dtype), r, spread)
-
-
-def _check_spread(where: str, spread: Tree, got: str, want: str) -> None:
-    """Whether deviations are positive, or the diagonal of a Cholesky factor is; traced ones are not looked at."""
-    if is_traced(spread) or all(
-        bool(np.all(np.asarray(jnp.diagonal(leaf) if want.startswith("a cov") else leaf) > 0))
-        for leaf in jax.tree.leaves(spread)
-    ):
-        return
-    raise BadArgument(
-        where,
-        "sigma",
-        got=got,
-        want=want,
-        do="leave out data that are known exactly, or give them a small one",
-    )

@@ -40,7 +40,7 @@ class Kind(NamedTuple):
         by_value: whether the best point seen is the one of least value; else it is that of least optimality.
         report: (problem, x, state, whether x is the last point kept) -> what `Solution.kkt` is made from; None where
             there is none.
-        settle: (problem, x) -> (x with what is at a bound there exactly, the report), or None without bounds.
+        settle: (problem, x) -> what `_kkt.Settled` says, or None without bounds.
     """
 
     problem: type[Problem]
@@ -226,7 +226,7 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
             better = (info.value < carry.best.value) | (carry.turns == 0)
         else:
             better = (info.optimality < carry.best.optimality) | (carry.turns == 0)
-        better = better | (status == int(Status.CONVERGED))
+        better = better | (status == int(Status.CONVERGED)) | (status == int(Status.UNBOUNDED))
         best_x, best = trees.select(better, (carry.x, info), (carry.best_x, carry.best))
         return Carry(
             x=x_next,
@@ -253,8 +253,8 @@ def pieces(plan: Plan) -> tuple[Loop, Read, Condition]:
         kkt = plan.kind.report and plan.kind.report(bind(inputs)[1], x, carry.state, there)
         settled = plan.kind.settle and plan.kind.settle(bind(inputs)[1], x)
         if settled is not None:
-            verdict = _agreeing(verdict, carry.best.optimality, settled[1].residuals.stationarity, plan.tol)
-            x, kkt = trees.select(verdict == int(Status.CONVERGED), settled[0], x), settled[1]
+            verdict = _agreeing(verdict, carry.best.optimality, settled.stationarity, plan.tol)
+            x, kkt = settled.finish(verdict == int(Status.CONVERGED))
         record = Record(
             code=verdict,
             turns=carry.turns,

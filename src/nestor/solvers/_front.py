@@ -60,7 +60,8 @@ def minimize(
             of both. With a prox `ProximalGradient()` (the default), `ProjectedGradient()`, `MirrorDescent()`,
             `FrankWolfe()` or `BlockCoordinateDescent()`. With constraints `SQP()` (the default up to 300 variables
             and constraints together) or `AugmentedLagrangian()` (the default above).
-        adjoint: how derivatives cross the solution; None is `Implicit()`.
+        adjoint: how derivatives cross the solution; None is `Implicit()`, with `SQP()`
+            ``Implicit(nestor.linear.LeastNorm())``, which does not mind constraints that follow from others.
         tol: converged when every entry of the gradient (with a prox, of x - prox(x - gradient), the change of a
             step of length one) is at most this, in absolute value; None is the root of
             the precision, 1.5e-8 in float64 and 3.5e-4 in float32. In float64, where a method can go no further, by

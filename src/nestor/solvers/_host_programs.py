@@ -279,25 +279,29 @@ def by_clarabel(form: Form, accuracy: float, iterations: int) -> Found:
         "semidefinite": clarabel.PSDTriangleConeT,
     }
 
-    def solved(P: Any, q: np.ndarray) -> Any:
+    def solved(P: Any, q: np.ndarray, right: np.ndarray) -> Any:
         n = form.q.size
         square = scipy.sparse.csc_matrix((n, n)) if P is None else scipy.sparse.triu(P, format="csc")
         rows = scipy.sparse.csc_matrix(form.rows)
         cones = [kinds[block.kind](block.size) for block in form.blocks]
-        return clarabel.DefaultSolver(square, q, rows, form.right, cones, settings).solve()
+        answer = clarabel.DefaultSolver(square, q, rows, right, cones, settings).solve()
+        return np.asarray(answer.x), np.asarray(answer.z), str(answer.status)
 
-    answer = solved(form.P, form.q)
-    x, z = np.asarray(answer.x), np.asarray(answer.z)
-    name = str(answer.status)
+    x, z, name = solved(form.P, form.q, form.right)
+    right, slope = (max(np.max(np.abs(part), initial=0.0), 1e-300) for part in (form.right, form.q))
+    unproved = "PrimalInfeasible" in name and not proves_infeasible(form, z)
+    if unproved and np.isfinite(right) and np.isfinite(slope):  # its tests take data for of size one
+        P = None if form.P is None else form.P * (right / slope)
+        x, z, name = solved(P, form.q / slope, form.right / right)
+        x, z = (x, z) if "Infeasible" in name else (right * x, slope * z)
     if "PrimalInfeasible" in name and proves_infeasible(form, z):
         return Found(x, z, Status.INFEASIBLE)
     if "DualInfeasible" in name and proves_unbounded(form, x):
-        feasible = solved(
-            None, np.zeros_like(form.q)
-        )  # a way down is no more than that where nothing is feasible
-        if proves_infeasible(form, np.asarray(feasible.z)):
+        # A way down is no more than that where nothing is feasible.
+        inside, proof, _ = solved(None, np.zeros_like(form.q), form.right)
+        if proves_infeasible(form, proof):
             return Found(x, z, Status.INFEASIBLE)
-        return Found(np.asarray(feasible.x), z, Status.UNBOUNDED)
+        return Found(inside, z, Status.UNBOUNDED)
     return Found(x, z, Status.RUNNING)
 
 

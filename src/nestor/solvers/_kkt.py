@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.solvers._bounds import Box, at_bound, pinned, projected_gradient, tied
+from nestor.solvers._bounds import Box, pinned, projected_gradient, tied
 from nestor.solvers._contract import Constrained, Point
 
 Tree = Any
@@ -113,9 +113,15 @@ def report(problem: Constrained, point: Point, state: Any, there: jax.Array) -> 
     if problem.box is None:
         return Report(found, None, None, weak, curvature)
     low, high = _of_bounds(point.x, grad, problem.box)
-    at = at_bound(point.x, problem.box)
-    weak_bounds = jax.tree.map(lambda on, d: jnp.sum(on & (jnp.abs(d) <= tol)), at, grad)
-    return Report(found, low, high, weak + sum(jax.tree.leaves(weak_bounds)), curvature)
+    return Report(found, low, high, weak + _weak_bounds(point.x, grad, problem.box, tol), curvature)
+
+
+def _weak_bounds(x: Tree, grad: Tree, box: Box, tol: float) -> jax.Array:
+    """How many entries are at one of their bounds with a multiplier of zero; fixed ones cannot leave theirs."""
+    weak = jax.tree.map(
+        lambda v, d, low, up: jnp.sum(((v <= low) != (v >= up)) & (jnp.abs(d) <= tol)), x, grad, *box
+    )
+    return sum(jax.tree.leaves(weak), jnp.zeros((), int))
 
 
 def _of_bounds(x: Tree, grad: Tree, box: Box) -> tuple[Tree, Tree]:
@@ -143,27 +149,35 @@ def snapped(x: Tree, grad: Tree, box: Box) -> Tree:
     )
 
 
-def report_in_a_box(
-    of: Callable[[Any, Tree], jax.Array],
-) -> Callable[[Any, Tree], tuple[Tree, Report] | None]:
-    """What holds at a minimum of `of` in a box: (problem, x) -> (x snapped, the report), or None without a box."""
+class Settled(NamedTuple):
+    """What was found out about an answer in a box.
 
-    def report(problem: Any, x: Tree) -> tuple[Tree, Report] | None:
+    Attributes:
+        stationarity: the largest entry of the projected gradient.
+        finish: whether it is a solution -> (x, which of a solution is `snapped`; the report on that x).
+    """
+
+    stationarity: jax.Array
+    finish: Callable[[jax.Array], tuple[Tree, Report]]
+
+
+def report_in_a_box(of: Callable[[Any, Tree], jax.Array]) -> Callable[[Any, Tree], Settled | None]:
+    """What holds at a minimum of `of` in a box, as a function of (problem, x); None without a box."""
+
+    def report(problem: Any, x: Tree) -> Settled | None:
         box = problem.box
         if box is None:
             return None
         grad = jax.grad(lambda z: of(problem, z))(jax.lax.stop_gradient(x))
         cut = projected_gradient(x, grad, box)
         zero = jnp.zeros((), trees.float_dtype(x))
-        point = snapped(x, grad, box)
-        low, high = _of_bounds(point, grad, box)
-        weak = jax.tree.map(
-            lambda v, d, low, up: jnp.sum(((v <= low) != (v >= up)) & (jnp.abs(d) <= problem.tol)),
-            point,
-            grad,
-            *box,
-        )
         residuals = Residuals(trees.max_norm(cut), zero, zero, zero + 1)
-        return point, Report(residuals, low, high, sum(jax.tree.leaves(weak), jnp.zeros((), int)))
+
+        def finish(solved: jax.Array) -> tuple[Tree, Report]:
+            point = trees.select(solved, snapped(x, grad, box), x)
+            low, high = _of_bounds(point, grad, box)
+            return point, Report(residuals, low, high, _weak_bounds(point, grad, box, problem.tol))
+
+        return Settled(residuals.stationarity, finish)
 
     return report

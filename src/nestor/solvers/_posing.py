@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from nestor import trees
+from nestor import linear, trees
 from nestor.adjoints import Implicit
 from nestor.errors import BadArgument
 from nestor.programs import Program
@@ -103,7 +103,12 @@ def _pose_constrained(fun: Any, start: Tree, box: Box | None, options: Options) 
     if solver is None:
         size = trees.size(start) + equal.size + inequal.size
         solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
-    options = dataclasses.replace(options, solver=solver)
+    adjoint = options.adjoint
+    if adjoint is None and isinstance(
+        solver, SQP
+    ):  # its systems are dense anyhow; constraints may say things twice
+        adjoint = Implicit(linear.LeastNorm())
+    options = dataclasses.replace(options, solver=solver, adjoint=adjoint)
     point = Point(start, equal, inequal)
     return Posed(*_plan(_kinds.CONSTRAINED, joint, everything, point, options, box), rows)
 

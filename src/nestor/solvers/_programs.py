@@ -57,8 +57,9 @@ def solve_lp(
         BadArgument, SolveFailed: as `solve_cone`.
 
     Cost: the simplex method on the host, in float64; a derivative is one dense linear solve with n + k + m unknowns.
-    The derivative in c is zero wherever it exists, for x is a vertex. Where the best x are several,
-    `.kkt.weakly_active` is not zero, and derivatives are those of the corner that was found.
+    The derivative in c is zero wherever it exists, for x is a vertex. Where the best x are several, `HiGHS()` and
+    `SQP()` end in a corner, `.kkt.weakly_active` is not zero, and derivatives are those of that corner;
+    `Clarabel()` ends in the middle of them, where it is zero.
 
     >>> import jax.numpy as jnp, nestor
     >>> solution = nestor.solve_lp(jnp.array([-1.0, -2.0]), G=jnp.ones((1, 2)), h=jnp.ones(1), bounds=(0.0, None))
