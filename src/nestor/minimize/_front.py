@@ -17,9 +17,10 @@ from nestor import solvers
 from nestor.errors import BadArgument, SolveFailed
 from nestor.minimize import _frameworks
 from nestor.minimize._box import is_list_of_pairs, pairs_as_sides
-from nestor.minimize._constraints import are_given
+from nestor.minimize._constraints import are_given, of_leaves
 from nestor.minimize._host import WHERE, Request, solve
 from nestor.minimize._layout import Layout, _look
+from nestor.minimize._stop import is_inside
 from nestor.minimize._stretches import pace
 from nestor.minimize._watch import Budget
 from nestor.programs import is_traced
@@ -129,13 +130,22 @@ def minimize(
     >>> fit.x["a"].tolist(), fit.status.name
     ([2.0, 2.0], 'CONVERGED')
     """
-    return _sent(_asked(**locals()))
+    return _passed_on(_sent(_asked(**locals())))
 
 
 def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: Any) -> Solution:
     """`minimize` on the host, with a function that is called with the tree after every iteration."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(minimize).parameters.items()}
-    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options), on_step=on_step))
+    return _passed_on(
+        _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options), on_step=on_step))
+    )
+
+
+def _passed_on(solution: Solution) -> Solution:
+    """The solution; after Ctrl-C in a solve inside another one's objective, the outer one is to hear it, too."""
+    if is_inside() and not is_traced(solution.code) and solution.status == Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return solution
 
 
 def _asked(
@@ -155,7 +165,7 @@ def _asked(
         method=method,
         solver=solver,
         budget=Budget(
-            _whole("max_steps", max_steps, 0),
+            max_steps,  # what is wrong with it is said by those who count
             _whole("max_evaluations", max_evaluations, 1),
             _seconds(max_seconds),
         ),
@@ -172,11 +182,13 @@ def _sent(asked: Request) -> Solution:
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
     scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
+    _frameworks.refuse_holders(WHERE, leaves)
+    scalars = any(isinstance(leaf, np.generic) for leaf in leaves)
     kinds = {_frameworks.kind(leaf) for leaf in leaves if not isinstance(leaf, np.generic)} - {""}
     if any(x is not None for x in (asked.solver, asked.adjoint, asked.prox)):
         _check_compilable(asked, kinds)
         return _compiled(asked, leaves)
-    if kinds <= {"jax"} and not scipys:
+    if kinds <= {"jax"} and not scipys and (kinds or not scalars):
         return _compiled(asked, leaves)
     if not callable(asked.fun):
         raise BadArgument(
@@ -186,12 +198,10 @@ def _sent(asked: Request) -> Solution:
             want="a function of one tree",
             do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
         )
-    if kinds and not kinds <= {"numpy"}:
-        return _hosted(asked)
-    if not kinds and not any(isinstance(leaf, np.generic) for leaf in leaves):
-        return _hosted(asked)
+    if not kinds <= {"numpy"} or not (kinds or scalars):
+        return _hosted(asked, leaves)
     try:
-        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)))
+        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)), leaves)
     except _WrittenInJAX:
         asked = dataclasses.replace(asked, x0=_in_jax(asked.x0))
     return _sent(asked)
@@ -250,7 +260,7 @@ def _compiled(asked: Request, leaves: list[Any]) -> Solution:
     most = budget.evaluations
     short = most is not None and most - 1 < steps
     options: dict[str, Any] = {
-        "bounds": _sides(asked.bounds, leaves),
+        "bounds": _sides(asked, leaves),
         "solver": asked.solver,
         "adjoint": asked.adjoint,
         "tol": asked.tol,
@@ -262,7 +272,7 @@ def _compiled(asked: Request, leaves: list[Any]) -> Solution:
     }
     if are_given(asked.constraints):
         options["constraints"] = asked.constraints
-    if len(jax.tree.leaves(asked.x0)) != len(leaves) or _strange(asked.x0):
+    if _strange(asked.x0, leaves):
         called, x0, options, back = _through_leaves(asked, called, options)
     else:
         x0, back = asked.x0, None
@@ -275,7 +285,7 @@ def _compiled(asked: Request, leaves: list[Any]) -> Solution:
     else:
         solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
     if back is not None:
-        solution = dataclasses.replace(solution, x=back(solution.x))
+        solution = _in_the_users_tree(solution, back)
     if is_traced(solution.code):
         return solution
     if short and solution.status == Status.OUT_OF_STEPS:
@@ -285,15 +295,33 @@ def _compiled(asked: Request, leaves: list[Any]) -> Solution:
     return solution
 
 
-def _strange(x0: Tree) -> bool:
-    """Whether JAX sees leaves in x0 that are dataclasses of arrays to us."""
-    return any(dataclasses.is_dataclass(leaf) for leaf in jax.tree.leaves(x0))
+def _strange(x0: Tree, leaves: list[Any]) -> bool:
+    """Whether JAX sees other leaves in x0 than we: dataclasses and dictionaries of a class that it does not know."""
+    try:
+        seen = jax.tree.leaves(x0)
+    except (TypeError, ValueError):  # keys that cannot be sorted
+        return True
+    return {id(leaf) for leaf in seen} != {id(leaf) for leaf in leaves}
 
 
-def _sides(bounds: Any, leaves: list[Any]) -> Any:
-    """SciPy's pairs as lower and upper bounds; all else as it is."""
-    pairs = bounds is not None and is_list_of_pairs(bounds, [np.shape(leaf) for leaf in leaves])
-    return pairs_as_sides(bounds) if pairs else bounds
+def _in_the_users_tree(solution: Solution, back: Callable[[list[Any]], Tree]) -> Solution:
+    kkt = solution.kkt
+    if kkt is not None:
+        sides = (side if side is None else back(side) for side in (kkt.lower, kkt.upper))
+        kkt = dataclasses.replace(kkt, **dict(zip(("lower", "upper"), sides, strict=True)))
+    return dataclasses.replace(solution, x=back(solution.x), kkt=kkt)
+
+
+def _sides(asked: Request, leaves: list[Any]) -> Any:
+    """SciPy's pairs and `Bounds` as lower and upper bounds; all else as it is."""
+    bounds = asked.bounds
+    if bounds is None:
+        return None
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        layout = Layout(WHERE, "x0", asked.x0)
+        return layout.cut(bounds.lb), layout.cut(bounds.ub)
+    pairs = is_list_of_pairs(bounds, [np.shape(leaf) for leaf in leaves])
+    return pairs_as_sides(WHERE, bounds) if pairs else bounds
 
 
 def _through_leaves(
@@ -308,6 +336,12 @@ def _through_leaves(
         options["callback"] = lambda report: callback(
             dataclasses.replace(report, x=layout.tree(jax.tree.leaves(report.x)))
         )
+    if "constraints" in options:
+        given = options["constraints"]
+        several = given if isinstance(given, (list, tuple)) else [given]
+        options["constraints"] = [of_leaves(one, layout) for one in several]
+    if options["prox"] is not None and type(options["prox"]) is type(asked.x0):
+        options["prox"] = layout.parts("prox", options["prox"])
     leaves = layout.matched("x0", asked.x0)
     return lambda parts: called(layout.tree(parts)), leaves, options, layout.tree
 
@@ -315,9 +349,9 @@ def _through_leaves(
 # --- on the host -------------------------------------------------------------------------------------
 
 
-def _hosted(asked: Request) -> Solution:
+def _hosted(asked: Request, leaves: list[Any]) -> Solution:
     """By a method of SciPy's."""
-    if is_traced(asked.x0):
+    if is_traced(leaves):
         raise BadArgument(
             WHERE,
             "method",
@@ -335,7 +369,8 @@ def _hosted(asked: Request) -> Solution:
             want="a function of one Report",
             do="pass a function",
         )
-    asked = dataclasses.replace(asked, tol=_tolerance(asked.tol))
+    budget = asked.budget._replace(steps=_whole("max_steps", asked.budget.steps, 0))
+    asked = dataclasses.replace(asked, tol=_tolerance(asked.tol), budget=budget)
     return solve(asked, Layout(WHERE, "x0", asked.x0))
 
 
@@ -385,8 +420,8 @@ def _tolerance(tol: Any) -> float | None:
 
 
 def _whole(name: str, value: Any, least: int) -> Any:
-    """A count; what is wrong with `max_steps` is said where it has always been."""
-    if value is None or name == "max_steps":
+    """A count, or None."""
+    if value is None:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
         return int(value)
@@ -398,7 +433,7 @@ def _whole(name: str, value: Any, least: int) -> Any:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value > 0:
         return float(value)
     raise BadArgument(
         WHERE, "max_seconds", got=shown(value), want="a number of seconds > 0", do="pass for example 60.0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from nestor.minimize._layout import Layout
 from nestor.minimize._methods import Method, cannot, check_options, method_called
 from nestor.minimize._objective import Objective
 from nestor.minimize._runs import End, run
+from nestor.minimize._stop import inside
 from nestor.minimize._watch import Budget, Watch
+from nestor.settings import shown
 from nestor.solution import History, Solution, Stats, Status
 from nestor.solvers import ProgressBar
 
@@ -75,7 +78,8 @@ def solve(request: Request, layout: Layout) -> Solution:
     ready = _prepare(request, layout)
     watch = ready.watch
     try:
-        end = run(watch, ready.method, ready.options, ready.start, ready.tol, request.tol, ready.second)
+        with inside():
+            end = run(watch, ready.method, ready.options, ready.start, ready.tol, request.tol, ready.second)
     finally:
         watch.journal.close()
         if watch.bar is not None:
@@ -91,20 +95,20 @@ def solve(request: Request, layout: Layout) -> Solution:
 
 def _prepare(request: Request, layout: Layout) -> _Ready:
     box = check_bounds(WHERE, request.bounds, layout)
-    start = box.clip(layout.rounded(layout.vector(layout.matched("x0", request.x0))))
+    start = box.clip(layout.rounded(layout.flat("x0", request.x0)))
     constrained = are_given(request.constraints)
     method = method_called(WHERE, request.method, bounds=box.given, constraints=constrained, size=layout.size)
     options = check_options(WHERE, method, request.options)
-    _check_derivatives(request, layout, method)
+    _check_derivatives(request, layout, method, box)
     objective = Objective(WHERE, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
     objective.box = box
     constraints = Constraints(WHERE, layout, request.constraints, start, box) if constrained else None
     tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
     if "maxiter" in options and method.name != "COBYLA":
-        budget = budget._replace(steps=_fewer(budget.steps, options.pop("maxiter")))
+        budget = budget._replace(steps=_fewer(budget.steps, options, "maxiter", 0))
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
-            budget = budget._replace(evaluations=_fewer(budget.evaluations, options.pop(name)))
+            budget = budget._replace(evaluations=_fewer(budget.evaluations, options, name, 1))
     sign = (
         b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
     )
@@ -121,30 +125,54 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
         bar=ProgressBar(WHERE, budget.evaluations) if request.progress else None,
         on_step=request.on_step,
     )
-    second = request.hess is not None or request.hessp is not None or layout.framework.differentiates
+    differenced = isinstance(request.jac, str)
+    followed = layout.framework.differentiates and not differenced
+    second = request.hess is not None or request.hessp is not None or followed
     return _Ready(layout, method, options, watch, tol, start, method.second or (method.matrix and second))
 
 
-def _fewer(given: int | None, option: Any) -> int:
-    return int(option) if given is None else min(given, int(option))
+def _fewer(given: int | None, options: dict[str, Any], name: str, least: int) -> int | None:
+    """A budget and SciPy's option of that name, which is taken out; SciPy's None is no limit."""
+    option = options.pop(name)
+    if option is None:
+        return given
+    count = option.item() if isinstance(option, (np.integer, np.floating)) else option
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or count != count or count < least:
+        raise BadArgument(
+            WHERE,
+            f"options[{name!r}]",
+            got=shown(option),
+            want=f"a whole number >= {least}",
+            do=f"write options={{{name!r}: 1000}}",
+        )
+    if math.isinf(count):
+        return given
+    return int(count) if given is None else min(given, int(count))
 
 
-def _check_derivatives(request: Request, layout: Layout, method: Method) -> None:
+def _check_derivatives(request: Request, layout: Layout, method: Method, box: HostBox) -> None:
     """A derivative that is given is used, and one that is needed is there."""
-    if callable(request.jac) and not method.gradient:
+    if (callable(request.jac) or isinstance(request.jac, str)) and not method.gradient:
         raise cannot(WHERE, method, "jac")
     for name, given in (("hess", request.hess), ("hessp", request.hessp)):
         able = method.matrix if name == "hess" else method.product or method.second
         if given is not None and not able:
             raise cannot(WHERE, method, name)
-    known = layout.framework.differentiates or request.jac not in (None, False, "2-point", "3-point")
-    if method.second and not known and request.hess is None and request.hessp is None:
-        known = isinstance(request.fun(request.x0, *request.args), (tuple, list))  # (value, gradient)
+    differenced = isinstance(request.jac, str)
+    followed = layout.framework.differentiates and not differenced
+    known = followed or request.hess is not None or request.hessp is not None
+    known = known or not (differenced or request.jac in (None, False))
+    if method.second and not known and not differenced:
+        leaves = layout.leaves(box.clip(layout.flat("x0", request.x0)))
+        known = isinstance(
+            request.fun(layout.tree(leaves), *request.args), (tuple, list)
+        )  # (value, gradient)
+    without = "finite differences have" if differenced else "NumPy has"
     if method.second and not known:
         raise BadArgument(
             WHERE,
             "method",
-            got=f"{method.name}, which wants second derivatives, and NumPy has none",
+            got=f"{method.name}, which wants second derivatives, and {without} none",
             want="one that does with values, or jac= or hess= beside it",
             do='pass jac=, or let fun return (value, gradient), or write method="BFGS"',
         )
@@ -157,7 +185,16 @@ def _tolerance(
     if tol is not None:
         return tol
     rough = 1e-4 if not (method.gradient and objective.exact) else 1e-5
-    return max(rough, 3 * layout.eps**0.5, float(options.get("gtol", 0.0)))
+    gtol = options.get("gtol", 0.0)
+    if isinstance(gtol, bool) or not isinstance(gtol, (int, float, np.integer, np.floating)):
+        raise BadArgument(
+            WHERE,
+            "options['gtol']",
+            got=shown(gtol),
+            want="a number >= 0",
+            do="write for example options={'gtol': 1e-6}",
+        )
+    return max(rough, 3 * layout.eps**0.5, float(gtol))
 
 
 def _signature(

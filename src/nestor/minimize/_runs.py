@@ -66,6 +66,8 @@ def run(
         first = watch.at(start)
         if not np.isfinite(first.value):
             return End(Status.NOT_FINITE, first, None, tol)
+        if watch.budget.steps == 0:
+            raise Stop(Status.OUT_OF_STEPS)
         own_rules = any(name in options for name in _STOPS)  # the user says when to stop
         if method.name == "L-BFGS-B" and not own_rules:
             court.hear(_with_our_rule(watch, method, options, start, given_tol, court.known_target()))
@@ -149,6 +151,7 @@ class _Court:
         dear = self.watch.constraints is not None or not self.watch.objective.exact
         if best.grad is not None or not may or dear:
             return best.grad
+        self.watch.objective.until = None
         try:
             return self.watch.gradient_at(best)
         except Stop:  # there are no evaluations left
@@ -180,6 +183,8 @@ class _Court:
         judged = judge(
             layout, seen.x, grad, watch.box, watch.constraints, seen.values, jacobian, self.tol, self.tol
         )
+        if not np.isfinite(seen.value):
+            return judged._replace(converged=False)
         if judged.converged:  # without the gradient at the start, which may be dear
             self._target = self._target or self.tol
             return judged

@@ -11,7 +11,9 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.minimize import _threads
 from nestor.minimize._methods import Method
+from nestor.minimize._stop import Stop
 from nestor.minimize._watch import Watch
+from nestor.solution import Status
 
 Vector = np.ndarray
 
@@ -71,6 +73,10 @@ def call_scipy(
                 callback=lambda z, *_: watch.step(widen(np.asarray(z))),
                 **arguments,
             )
+        except Stop as stop:
+            if stop.status != Status.STALLED:
+                raise
+            return None  # it walks in circles
         except Exception as error:
             if error is watch.error:
                 raise
