@@ -133,7 +133,7 @@ def test_ctrl_c_in_a_solve_inside_an_objective_ends_the_outer_one():
 
 
 def test_numpy_scalars_alone_stay_numpys():
-    solution = nestor.minimize(lambda x: np.cos(x), np.float64(3.0))  # noqa: PLW0108  (numpy sees no tracer)
+    solution = nestor.minimize(lambda x: np.cos(x), np.float64(3.0))
     assert type(solution.x) is np.float64
     np.testing.assert_allclose(solution.x, np.pi, atol=1e-5)
     tree = nestor.minimize(lambda p: np.exp(p["b"]) - p["b"] + p["a"] ** 2, {"a": np.float32(1), "b": 1.0}).x
@@ -306,7 +306,7 @@ def test_bounds_are_numbers():
 
 
 def test_constraints_that_promise_more_than_is_kept_are_refused():
-    total = lambda x: np.sum(x)  # noqa: E731, PLW0108
+    total = lambda x: np.sum(x)  # noqa: E731
     hess = lambda x, v: np.zeros((2, 2))  # noqa: E731
     for rule, word in (
         (so.NonlinearConstraint(total, 0, 1, keep_feasible=True), "keep_feasible"),
@@ -323,15 +323,17 @@ def test_constraints_that_promise_more_than_is_kept_are_refused():
 
 
 def test_arguments_and_types_of_scipys_dictionaries():
-    rule = {"type": "EQ", "fun": lambda x, a, b: np.sum(x) - a - b, "args": [1.0, 2.0]}
-    np.testing.assert_allclose(nestor.minimize(square, np.zeros(3), constraints=rule).x, 1.0)
+    rule = {"type": "EQ", "fun": lambda x, a, b: x.sum() - a - b, "args": [1.0, 2.0]}
+    for start in (np.zeros(3), jnp.zeros(3)):
+        x = nestor.minimize(square, start, constraints=rule).x
+        np.testing.assert_allclose(x, 1.0, atol=1e-5)
 
 
 # --- checkpoints -------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_a_numpy_start_for_a_function_of_jax(tmp_path):
-    fun, path = lambda x: jnp.sum((x - 1.0) ** 4), tmp_path / "run"  # noqa: E731
+    fun, path = lambda x: jnp.sum((x - 1.0) ** 4), tmp_path / "run"
     for method in ("BFGS", None):
         file = f"{path}{method}"
         short = run(fun, np.zeros(2), method=method, checkpoint=file, max_seconds=1e-9)
@@ -367,3 +369,35 @@ def test_files_that_cannot_be_checkpoints(tmp_path):
     for bad in (tmp_path, 3, ""):
         with pytest.raises(nestor.BadArgument, match="checkpoint"):
             run(rosen, START, checkpoint=bad)
+
+
+# --- where SciPy's methods stop too early ------------------------------------------------------------
+
+
+def test_trust_constr_starts_at_a_bound_and_goes_on_past_its_barrier():
+    """From a bound it does not get away; and it stops where the gradient of a barrier function is small."""
+    method = {"method": "trust-constr", "jac": der}
+    at_bound = run(rosen, START, bounds=(-2.0, 0.8), **method)  # the start is moved to the bound
+    assert at_bound.success
+    np.testing.assert_allclose(at_bound.x, [0.8, 0.64], atol=1e-4)
+    disc = run(rosen, START, constraints={"type": "ineq", "fun": lambda x: 1.5 - x @ x}, **method)
+    assert disc.success
+    np.testing.assert_allclose(disc.x, [0.907234, 0.822755], atol=1e-5)
+
+
+def test_infeasible_is_said_where_nothing_feasible_is_near():
+    """SLSQP ends at once where equalities repeat each other, or at a point without slopes."""
+    distance = lambda x: ((x - 2.0) ** 2).sum()  # noqa: E731
+    again = [{"type": "eq", "fun": lambda x, k=k: k * (x[0] + x[1] - 1)} for k in (1, 2)]
+    for rules, answer in ((again, 0.5), ({"type": "eq", "fun": lambda x: x @ x - 2}, 1.0)):
+        for start in (np.zeros(2), jnp.zeros(2)):
+            solution = run(distance, start, method="SLSQP", constraints=rules)
+            assert solution.success
+            np.testing.assert_allclose(solution.x, answer, atol=1e-3)
+    for rules, bounds in (
+        ({"type": "eq", "fun": lambda x: x @ x + 1}, None),
+        ({"type": "ineq", "fun": lambda x: x[0] - 5}, (-1, 3)),
+    ):
+        solution = run(distance, np.ones(2), method="SLSQP", constraints=rules, bounds=bounds)
+        assert solution.status == Status.INFEASIBLE
+        assert solution.kkt.feasibility > 0.9

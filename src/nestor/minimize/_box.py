@@ -14,6 +14,9 @@ from nestor.settings import shown
 Vector = np.ndarray
 
 
+_INTERIOR = 1e-2  # of the size of a bound, or of the width of the box
+
+
 class HostBox(NamedTuple):
     """Lower and upper bounds on the vector; an entry may be infinite."""
 
@@ -29,6 +32,17 @@ class HostBox(NamedTuple):
     def clip(self, x: Vector) -> Vector:
         """The nearest point of the box."""
         return np.minimum(np.maximum(x, self.lower), self.upper) if self.given else x
+
+    def interior(self, x: Vector) -> Vector:
+        """The nearest point a little away from every bound (Waechter and Biegler 2006, section 3.6)."""
+        if not self.given:
+            return x
+        finite = lambda side: np.where(np.isfinite(side), side, 0.0)  # noqa: E731
+        with np.errstate(over="ignore"):
+            width = _INTERIOR * (self.upper - self.lower)
+        low = self.lower + np.minimum(_INTERIOR * np.maximum(1.0, np.abs(finite(self.lower))), width)
+        high = self.upper - np.minimum(_INTERIOR * np.maximum(1.0, np.abs(finite(self.upper))), width)
+        return np.minimum(np.maximum(x, low), high)
 
     def projected(self, x: Vector, grad: Vector) -> Vector:
         """x - clip(x - grad), which vanishes at a solution."""

@@ -22,6 +22,7 @@ class Method:
         options: the names that it knows.
         limits: those that bound its work, set so that only the user's budgets end a run.
         tight: what makes it go on, given the gradient that is wanted.
+        interior: whether it starts, and stays, between the bounds: from a point on one it does not get away.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Method:
     options: tuple[str, ...] = ()
     limits: tuple[tuple[str, int], ...] = (("maxiter", 15000),)
     tight: tuple[tuple[str, float | None], ...] = (("gtol", None),)  # None: the gradient that is wanted
+    interior: bool = False
 
     def tightened(self, target: float) -> dict[str, float]:
         """The options of a second run, from the best point of the first."""
@@ -149,7 +151,9 @@ METHODS = {
                 *("factorization_method", "disp"),
             ),
             limits=(("maxiter", 3000),),
-            tight=(("gtol", None), ("xtol", 1e-14), ("barrier_tol", 1e-10)),
+            # it ends where the gradient of its barrier function is small, which is no solution yet
+            tight=(("gtol", 1e-14), ("xtol", 1e-14), ("barrier_tol", 1e-10)),
+            interior=True,
         ),
         Method("dogleg", matrix=True, second=True, options=_TRUST),
         Method("trust-ncg", matrix=True, product=True, second=True, options=_TRUST),

@@ -3,7 +3,8 @@
 The first run is SciPy's own, with its defaults, so it visits the points that SciPy visits; but L-BFGS-B does not end
 on a small decrease of the objective where the condition of a solution does not hold. Where SciPy stops at a point that
 is no solution, although there is budget left, it is run once more from the best point with its stopping rules
-tightened, and ends as soon as the condition of a solution holds.
+tightened, and ends as soon as the condition of a solution holds. Where it ends at a point that does not meet the
+constraints, one that does is looked for: if there is none, the problem is infeasible there, else it goes on from it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nestor.minimize._methods import Method
+from nestor.minimize._restoration import nearest_feasible
 from nestor.minimize._scipy import call_scipy
 from nestor.minimize._stop import Stop
 from nestor.minimize._verdict import Verdict, judge
@@ -75,6 +77,13 @@ def run(
             court.hear(_once(watch, method, options, start, given_tol, second))
         if not court.best.verdict.converged and not own_rules:
             court.hear(_again(watch, method, options, court, second))
+        if not court.best.verdict.feasible:
+            met = nearest_feasible(watch, court.best.at.x)
+            court.infeasible = met is None
+            if met is not None and not own_rules:
+                court.hear(
+                    _once(watch, method, options | method.tightened(court.target() / 2), met, None, second)
+                )
     except Stop as stop:
         status = stop.status
     except KeyboardInterrupt:
@@ -92,12 +101,17 @@ class _Heard(NamedTuple):
 
 
 class _Court:
-    """Judges points, and knows the best of those that it judged."""
+    """Judges points, and knows the best of those that it judged.
+
+    Attributes:
+        infeasible: whether no point that meets the constraints was found near the best, although one was looked for.
+    """
 
     def __init__(self, watch: Watch, method: Method, tol: float):
         self.watch, self.method, self.tol = watch, method, tol
         self._best: _Heard | None = None
         self._target: float | None = None
+        self.infeasible = False
 
     @property
     def best(self) -> _Heard:
@@ -201,7 +215,7 @@ class _Court:
         if not np.isfinite(at.value) or (verdict is not None and not np.isfinite(verdict.optimality)):
             return Status.NOT_FINITE
         if verdict is not None and not verdict.feasible:
-            return next((s for s in Status if s.name == "INFEASIBLE"), Status.STALLED)
+            return Status.INFEASIBLE if self.infeasible else Status.STALLED
         return Status.STALLED
 
 

@@ -53,12 +53,11 @@ def call_scipy(
         fill = (lambda p: p) if free.all() else (lambda p: _placed(blank, free, p))
         arguments["hessp"] = lambda z, p: narrow(watch.product(widen(z), fill(p)))
     if watch.box.given:
-        inside = method.name == "trust-constr"
         sides: Any = watch.box.lower[free], watch.box.upper[free]
-        arguments["bounds"] = Bounds(*sides, keep_feasible=inside)
+        arguments["bounds"] = Bounds(*sides, keep_feasible=method.interior)
     if watch.constraints is not None:
         arguments["constraints"] = _constraints(watch, method, widen, free)
-    before = watch.points
+    before, start = watch.points, (watch.box.interior(x) if method.interior else x)[free]
     limits = {name: value for name, value in options.items() if method.name != "TNC" or name != "maxiter"}
     with warnings.catch_warnings(), _threads.one_thread() as threads:
         warnings.filterwarnings("ignore", module=r"scipy\..*")
@@ -66,7 +65,7 @@ def call_scipy(
         try:
             result = minimize(
                 fun,
-                x[free],
+                start,
                 method=method.name,
                 tol=tol,
                 options=limits,

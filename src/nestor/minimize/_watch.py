@@ -172,6 +172,12 @@ class Watch:
             self._jacobian = key, found.reshape(-1, x.size)
         return self._jacobian[1]
 
+    def constraint_values(self, x: Vector) -> Vector:
+        """The values of all constraints at x, where the objective is not wanted."""
+        assert self.constraints is not None
+        constraints, x = self.constraints, self.box.clip(np.asarray(x, np.float64))
+        return self.asked("c", x, lambda: constraints.values(x))
+
     def hessian(self, x: Vector) -> np.ndarray:
         """The Hessian of the objective at x."""
         x = self.box.clip(np.asarray(x, np.float64))
