@@ -1,15 +1,21 @@
-"""Deep dream in PyTorch: L-BFGS-B on an image in [-1, 1] against tuned gradient descent, in gradient evaluations.
+"""Deep dream in PyTorch: L-BFGS-B on an image in [-1, 1] against gradient descent tuned for each, in evaluations.
 
-Like the first Deep Dream of Keras, which SciPy's L-BFGS-B made: an image that excites a channel of a convolutional
-network, at a price for roughness. The network learns here, by how much patches of scikit-learn's two photographs have
-been turned. Eight problems: every third channel of its last layer, each from another patch of 24 x 24 pixels.
+Like the first Deep Dream of Keras, which SciPy's L-BFGS-B made: a picture is changed until it excites a unit of a
+convolutional network, at a price for total variation (smoothed, isotropic) and for size. The network learns
+scikit-learn's digits here, enlarged to 32 x 32 and in noise as strong as their ink; the dream starts from a digit
+that it has not seen, of another class. Twelve dreams: four digits and classes with each of three networks.
 
-Descent is clipped to the box after every step and gets 500 evaluations at each of 8 rates, a factor of 2 apart:
-plain, with momentum 0.9, and with Nesterov's. Two ways to tune it: one rate for all problems, that of the least mean
-value after 500, and, stricter, the best of the rates for each problem. The objective has many minima, and every rate
-ends in another, so that this is also the best of eight of them. Its value is what it has after 500, within 1e-6 of its
-size. L-BFGS-B's evaluations until it is there are given as a fraction of the 500 and of what that descent itself needed
-to be there; medians of eight, infinite (in JSON null) where it ends in a minimum that is not as low.
+Descent is clipped to the box after every step, and gets 1000 gradients, exact ones, at each of ten rates, a factor of 2
+apart, without momentum (plain), with 0.9 and with 0.99. It is tuned for each dream: its value is the least that any of
+its rates has after 1000, and any of the three momenta where they are tuned too. What tuning costs is not counted. A run
+is there when it is within 1e-6 of the size of that value, and nearly there when it lacks a thousandth of the way from
+the start. All evaluations of L-BFGS-B until then are given as a fraction of the 1000 and, stricter, of those after
+which the first of all these descents is there; infinite, in JSON null, where it ends in a minimum that is not as low.
+
+`ours`, `peer` and `ratio` are against plain descent, by the stricter count. Network, prices, rates and budget were
+chosen with a network of seed 0, the prices so that runs end in the same minimum: of variation at 30, rounded at 0.02,
+L-BFGS-B missed plain descent's in one of three dreams. The networks of seeds 1, 2 and 3 and their dreams were run
+once, when this protocol stood.
 """
 
 import itertools
@@ -20,73 +26,74 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from sklearn.datasets import load_sample_images
+from sklearn.datasets import load_digits
 
 import nestor
 
-EVALUATIONS, SIZE, STEPS, PRICE = 500, 24, 1000, 30.0
-RATES = [3 * SIZE**2 * 2.0**power for power in range(-13, -5)]
-KINDS = {"plain": (0.0, 0.0), "momentum": (0.9, 0.0), "nesterov": (0.9, 0.9)}  # momentum, its look ahead
+NETWORKS, DREAMS, EVALUATIONS, SIZE, STEPS = (1, 2, 3), 4, 1000, 32, 400
+VARIATION, CORNER, L2 = (
+    100.0,
+    0.05,
+    1.0,
+)  # the price of total variation, where it is rounded, and of the square
+STEEPEST = (8 * VARIATION / CORNER + L2) / SIZE**2  # about the largest curvature of both
+RATES = [2.0**power / STEEPEST for power in range(-4, 6)]
+MOMENTA = (0.0, 0.9, 0.99)
 torch.set_num_threads(1)
 
 
-def patch(photos: list[torch.Tensor], rng: np.random.Generator) -> torch.Tensor:
-    """A square of one of the photographs."""
-    photo = photos[rng.integers(2)]
-    row, column = (rng.integers(length - SIZE + 1) for length in photo.shape[1:])
-    return photo[:, row : row + SIZE, column : column + SIZE]
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """All digits, (1797, 1, 32, 32) in [-1, 1], and their classes."""
+    images, labels = load_digits(return_X_y=True)
+    small = torch.tensor(images / 8 - 1).float().reshape(-1, 1, 8, 8)
+    return torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="bilinear"), torch.tensor(labels)
 
 
-def trained(photos: list[torch.Tensor]) -> torch.nn.Module:
-    """The layers of a network that sees how patches have been turned."""
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    smooth, conv = torch.nn.SiLU(), torch.nn.Conv2d
-    layers = torch.nn.Sequential(
-        *(conv(3, 12, 5, stride=2, padding=2), smooth, conv(12, 24, 3, stride=2, padding=1), smooth),
-        *(conv(24, 24, 3, padding=1), smooth),
+def trained(seed: int, images: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
+    """A smooth network that tells digits in noise, shifted by up to three pixels, from each other."""
+    torch.manual_seed(seed)
+    smooth, conv, halve = torch.nn.Softplus(), torch.nn.Conv2d, torch.nn.AvgPool2d(2)
+    net = torch.nn.Sequential(
+        *(conv(1, 8, 5, padding=2), smooth, halve, conv(8, 16, 5, padding=2), smooth, halve),
+        *(conv(16, 24, 3, padding=1), smooth, halve, torch.nn.Flatten(), torch.nn.Linear(384, 10)),
     )
-    head = torch.nn.Linear(24, 4)
-    optimizer = torch.optim.Adam([*layers.parameters(), *head.parameters()], 3e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(STEPS):
-        turns = rng.integers(4, size=64)
-        seen = torch.stack([torch.rot90(patch(photos, rng), int(turn), (1, 2)) for turn in turns])
+        batch = torch.randint(len(images), (64,))
+        seen = images[batch] + torch.randn(64, 1, SIZE, SIZE)
+        seen = seen.roll(torch.randint(-3, 4, (2,)).tolist(), (2, 3))
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(head(layers(seen).mean((2, 3))), torch.tensor(turns)).backward()
+        torch.nn.functional.cross_entropy(net(seen), labels[batch]).backward()
         optimizer.step()
-    return layers.requires_grad_(False).double()
+    return net.requires_grad_(False).double()
 
 
-def rough(images: torch.Tensor) -> torch.Tensor:
-    """The mean squared difference of neighbours, down plus across."""
-    return sum((images.diff(dim=axis) ** 2).mean((-3, -2, -1)) for axis in (-2, -1))
+def prices(images: torch.Tensor) -> torch.Tensor:
+    """The price of total variation and of size, (n,)."""
+    across = torch.nn.functional.pad(images.diff(dim=-1), (0, 1))
+    down = torch.nn.functional.pad(images.diff(dim=-2), (0, 0, 0, 1))
+    variation = torch.sqrt(across**2 + down**2 + CORNER**2) - CORNER
+    return (VARIATION * variation + L2 * images**2).mean((-3, -2, -1))
 
 
-def descend(dreams: Any, start: torch.Tensor) -> dict[str, np.ndarray]:
-    """The least value so far, (evaluations, rates), of each kind of descent: all of them in one batch."""
-    settings = [(rate, *kind) for kind, rate in itertools.product(KINDS.values(), RATES)]
-    rate, momentum, ahead = torch.tensor(settings, dtype=start.dtype).T[:, :, None, None, None]
-    images = start.repeat(len(settings), 1, 1, 1)
-    velocity, values = torch.zeros_like(images), []
+def descend(dreams: Any, start: torch.Tensor) -> np.ndarray:
+    """The least value so far, (evaluations, momenta, rates): all descents in one batch."""
+    settings = torch.tensor(list(itertools.product(MOMENTA, RATES)), dtype=start.dtype)
+    momentum, rate = settings.T[:, :, None, None, None]
+    images, values = start.repeat(len(settings), 1, 1, 1), []
+    velocity = torch.zeros_like(images)
     for _ in range(EVALUATIONS):
         value = dreams(images.requires_grad_(True))
         (grad,) = torch.autograd.grad(value.sum(), images)
         values.append(value.detach().numpy())
         velocity = momentum * velocity + grad
-        step = torch.where(ahead > 0, grad + ahead * velocity, velocity)
-        images = (images.detach() - rate * step).clamp(-1, 1)
+        images = (images.detach() - rate * velocity).clamp(-1, 1)
     least = np.fmin.accumulate(np.array(values))
-    return dict(zip(KINDS, np.split(least, len(KINDS), axis=1), strict=True))
-
-
-def first(values: np.ndarray, goal: float) -> float:
-    """How many evaluations until the goal; infinite if never."""
-    there = values <= goal
-    return float(np.argmax(there)) + 1 if there.any() else np.inf
+    return least.reshape(EVALUATIONS, len(MOMENTA), len(RATES))
 
 
 def quasi_newton(dream: Any, start: torch.Tensor) -> dict[str, np.ndarray]:
-    """The least value so far of SciPy's L-BFGS-B on the host and of the compiled `LBFGS`."""
+    """The least value so far, at every evaluation, of SciPy's L-BFGS-B on the host and of the compiled `LBFGS`."""
     options: dict[str, Any] = {"bounds": (-1.0, 1.0), "history": True, "tol": 1e-9}
     options |= {"max_steps": EVALUATIONS, "raise_on_failure": False}
     compiled = nestor.torch.as_jax(dream)
@@ -98,54 +105,63 @@ def quasi_newton(dream: Any, start: torch.Tensor) -> dict[str, np.ndarray]:
     return {name: np.fmin.accumulate(value[np.isfinite(value)]) for name, value in values.items()}
 
 
-def compared(ours: list[np.ndarray], runs: np.ndarray) -> dict[str, Any]:
-    """Medians of the counts: ours, and descent's (problems, evaluations, rates), at the best of these rates."""
-    goals = [run[-1].min() + 1e-6 * abs(run[-1].min()) for run in runs]
+def first(values: np.ndarray, goal: float) -> float:
+    """How many evaluations until the goal; infinite if never."""
+    there = values <= goal
+    return float(np.argmax(there)) + 1 if there.any() else np.inf
+
+
+def compared(ours: list[np.ndarray], runs: np.ndarray, near: float) -> dict[str, Any]:
+    """Counts of ours and of descent, (dreams, evaluations, settings); the goal lacks `near` of the way."""
+    least = [run[-1].min() for run in runs]
+    goals = [
+        end + max(near * (run[0, 0] - end), 1e-6 * abs(end)) for run, end in zip(runs, least, strict=True)
+    ]
     mine = np.array([first(values, goal) for values, goal in zip(ours, goals, strict=True)])
     theirs = np.array([first(run.min(axis=1), goal) for run, goal in zip(runs, goals, strict=True)])
     finite = lambda number: round(float(number), 4) if np.isfinite(number) else None  # noqa: E731
-    return {
-        "evaluations": finite(np.median(mine)),
-        "descent": finite(np.median(theirs)),
-        "of_500": finite(np.median(mine) / EVALUATIONS),
-        "of_descents_own": finite(np.median(mine / theirs)),
-        "reached": int(np.isfinite(mine).sum()),
+    fractions = {"of_1000": mine / EVALUATIONS, "of_descents_own": mine / theirs}
+    medians = {f"{name}_median": finite(np.median(fraction)) for name, fraction in fractions.items()}
+    worst = {f"{name}_worst": finite(fraction.max()) for name, fraction in fractions.items()}
+    counts = {
+        "evaluations": [finite(count) for count in mine],
+        "descent": [finite(count) for count in theirs],
     }
+    return medians | worst | {"reached": int(np.isfinite(mine).sum())} | counts
 
 
 def main() -> None:
-    """Eight problems; counts are the same every time."""
+    """Twelve dreams; counts are the same every time on one machine."""
     jax.config.update("jax_enable_x64", True)
-    photos = [
-        torch.nn.functional.avg_pool2d(torch.tensor(photo / 127.5 - 1).float().permute(2, 0, 1), 4)
-        for photo in load_sample_images().images
-    ]
-    layers, rng = trained(photos), np.random.default_rng(1)
+    images, labels = pictures()
+    unseen = torch.arange(len(images)) % 4 == 0
     descents, ours = [], []
-    for channel in range(0, 24, 3):
-        start = patch(photos, rng).double()
-        dreams = lambda images: PRICE * rough(images) - layers(images)[:, channel].mean((1, 2))  # noqa: B023, E731
-        descents.append(descend(dreams, start))
-        ours.append(quasi_newton(lambda image: dreams(image[None])[0], start))  # noqa: B023
-    table: dict[str, Any] = {}
-    means = {name: float(np.mean([values[name][-1] for values in ours])) for name in ours[0]}
-    for kind in KINDS:
-        runs = np.array([descent[kind] for descent in descents])
-        best = int(runs[:, -1].mean(axis=0).argmin())
-        means[kind] = float(runs[:, -1, best].mean())
-        for name in ours[0]:
-            values = [of_one[name] for of_one in ours]
-            table[f"{name}, {kind}, one rate for all"] = compared(values, runs[:, :, best : best + 1])
-            table[f"{name}, {kind}, a rate for each"] = compared(values, runs)
-    plain = table["L-BFGS-B, plain, one rate for all"]
+    for seed in NETWORKS:
+        net, rng = trained(seed, images[~unseen], labels[~unseen]), np.random.default_rng(seed)
+        for _ in range(DREAMS):
+            which = int(rng.integers(int(unseen.sum())))
+            start, label = images[unseen][which].double(), int(labels[unseen][which])
+            digit = (label + int(rng.integers(1, 10))) % 10
+            dreams = lambda images: prices(images) - net(images)[:, digit]  # noqa: B023, E731
+            descents.append(descend(dreams, start))
+            ours.append(quasi_newton(lambda image: dreams(image[None])[0], start))  # noqa: B023
+    runs = np.array(descents)
+    tuned = {"plain": runs[:, :, 0], "momentum 0.9": runs[:, :, 1]}
+    tuned["momentum tuned too"] = runs.reshape(len(runs), EVALUATIONS, -1)
+    table = {
+        f"{name}, {kind}, {goal}": compared([of_one[name] for of_one in ours], against, near)
+        for name, (kind, against), (goal, near) in itertools.product(
+            ours[0], tuned.items(), [("there", 0.0), ("nearly there", 1e-3)]
+        )
+    }
+    plain = table["L-BFGS-B, plain, there"]
     line = {
         "claim": "deep dream: L-BFGS-B reaches tuned SGD's value in at most 1/5 of its gradient evaluations",
-        "ours": plain["evaluations"],
-        "peer": EVALUATIONS,
-        "ratio": plain["of_500"],
-        "unit": "gradient evaluations until the value of plain descent at its one tuned rate; medians of 8",
+        "ours": float(np.median([count if count is not None else np.inf for count in plain["evaluations"]])),
+        "peer": float(np.median(plain["descent"])),
+        "ratio": plain["of_descents_own_median"],
+        "unit": "gradient evaluations until the value of plain descent, its rate tuned for each; medians of 12",
         "rounds": 1,
-        "mean_values": {name: round(mean, 4) for name, mean in means.items()},
         **table,
     }
     print(json.dumps(line), flush=True)

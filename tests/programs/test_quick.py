@@ -32,6 +32,13 @@ def test_an_option_that_xla_does_not_know_is_done_without(monkeypatch):
     assert int(called(2)) == 3
 
 
+def test_another_backend_compiles_as_ever(monkeypatch):
+    monkeypatch.setattr(_quick, "_OPTIONS", {"xla_cpu_no_such_option": False})
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert int(quick_jit(lambda x: x + 1)(1)) == 2
+    assert _quick._OPTIONS
+
+
 def test_another_error_of_xla_is_not_taken_for_that():
     def boom(_: Any) -> Any:
         raise RuntimeError("boom")

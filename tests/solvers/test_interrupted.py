@@ -117,7 +117,7 @@ def test_ctrl_c_in_a_solve_that_gives_no_status_is_passed_on(front, on_failure, 
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(_untraced._Pace, "took", pressed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=f"{front.__name__} was interrupted"):
         front(far, jnp.full(2, 50.0), on_failure=on_failure, **LONG)
 
 

@@ -20,7 +20,7 @@ def quick_jit(fun: Callable[..., Any]) -> Callable[..., Any]:
     recurrent net), most within noise; the last bits of a result may differ from those of `jax.jit`.
 
     JAX takes such options for a whole program alone: inside another `jit`, or under `jax.grad`, it raises ValueError.
-    Where XLA no longer knows the option this is `jax.jit`.
+    Where the default backend is no CPU, or XLA no longer knows the option, this is `jax.jit`.
 
     Args:
         fun: as for `jax.jit`, of arguments by position.
@@ -33,7 +33,7 @@ def quick_jit(fun: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fun)
     def call(*args: Any) -> Any:
-        if not _OPTIONS:
+        if not _OPTIONS or jax.default_backend() != "cpu":
             return plain(*args)
         try:
             return quick(*args)

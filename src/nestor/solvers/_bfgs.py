@@ -48,10 +48,10 @@ class _Dense:
         scale = sy / yy
         hy = jnp.where(blank, scale * y, memory.inverse @ y)
         eye = scale * jnp.eye(s.size, dtype=s.dtype)
-        # (6.17), with H y formed once.
-        factor = (sy + jnp.vdot(y, hy)) / (sy * sy)
-        cross = (hy / sy)[:, None] * s[None, :]
-        change = (factor * s)[:, None] * s[None, :] - cross - cross.T
+        # (6.17), with H y formed once, as two products of columns and rows: a third, transposed, costs as much again.
+        across = hy / sy
+        along = (sy + jnp.vdot(y, hy)) / (sy * sy) * s - across
+        change = along[:, None] * s[None, :] - s[:, None] * across[None, :]
         updated = jnp.where(blank, eye, memory.inverse) + change
         return _DenseMemory(jnp.where(use, updated, memory.inverse), memory.moves + use.astype(jnp.int32))
 

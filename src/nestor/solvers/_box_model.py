@@ -24,8 +24,8 @@ class Pairs(NamedTuple):
     """The last moves, each scaled so that s'y = 1.
 
     Attributes:
-        rows: Y above S, shape (2, m, n).
-        products: of all rows with all rows, shape (2, m, 2, m).
+        rows: Y above S, shape (2 m, n).
+        products: of all rows with all rows, shape (2 m, 2 m).
         scale: y'y / s'y of the last pair, in the entries that moved: how curved the objective is there.
         moves: how many pairs there were; the last m of them are kept, place `moves % m` is written next.
     """
@@ -49,8 +49,8 @@ class Boxed(NamedTuple):
         """See `Rule`."""
         m = self.length
         return Pairs(
-            jnp.zeros((2, m, x.size), x.dtype),
-            jnp.zeros((2, m, 2, m), x.dtype),
+            jnp.zeros((2 * m, x.size), x.dtype),
+            jnp.zeros((2 * m, 2 * m), x.dtype),
             jnp.ones((), x.dtype),
             jnp.zeros((), jnp.int32),
         )
@@ -68,13 +68,15 @@ class Boxed(NamedTuple):
         sy, _, curved = _descent.curvature(move.step, move.change)
         moved = jnp.where(move.step != 0, move.change, 0)  # entries at a bound say nothing of the scale
         use = when & curved
-        place = memory.moves % self.length
         sy = jnp.where(use, sy, 1)
-        new = jnp.stack([move.change, move.step]) / jnp.sqrt(sy)
-        rows = memory.rows.at[:, place].set(jnp.where(use, new, memory.rows[:, place]))
-        with_new = jnp.einsum("abn,cn->abc", rows, rows[:, place], precision="highest")
-        products = memory.products.at[:, :, :, place].set(with_new)
-        products = products.at[:, place].set(jnp.moveaxis(with_new, 2, 0))
+        place = memory.moves % self.length
+        at = jnp.stack([place, place + self.length])
+        new = jnp.where(use, jnp.stack([move.change, move.step]) / jnp.sqrt(sy), memory.rows[at])
+        rows = memory.rows
+        for one, where in zip(new, at, strict=True):
+            rows = jax.lax.dynamic_update_index_in_dim(rows, one, where, 0)
+        with_new = _times(rows, new.T)
+        products = memory.products.at[:, at].set(with_new).at[at].set(with_new.T)
         return Pairs(
             rows,
             products,
@@ -127,14 +129,14 @@ class _Model(NamedTuple):
         formed without cancellation, as in Byrd et al. 1995, section 5.1.
         """
         mask = free.astype(right.dtype)
-        both = jnp.stack([mask, 1 - mask])[:, None, :] * self.rows[None, :, :]
-        in_free, in_held = jnp.einsum("kan,bn->kab", both, self.rows, precision="highest")
         m = self.below.shape[0]
-        corner = jnp.where(self.below, in_held[m:, :m], -in_free[m:, :m])
-        k = _saddle(in_free[:m, :m] / self.scale, corner, in_held[m:, m:], self.weight, self.scale)
+        parts = jnp.repeat(jnp.stack([mask, 1 - mask]), m, axis=0) * self.rows  # Y_F above S_H
+        inner = _times(self.rows, parts.T)
+        corner = jnp.where(self.below, inner[:m, m:].T, -inner[m:, :m])
+        k = _saddle(inner[:m, :m] / self.scale, corner, inner[m:, m:], self.weight, self.scale)
         right = mask * right
-        inner = jnp.linalg.solve(k, self.down(right))
-        return mask * (right + self.up(inner) / self.scale) / self.scale
+        v = self.up(jnp.linalg.solve(k, self.down(right)))
+        return mask * (right + v / self.scale) / self.scale
 
 
 def _saddle(
@@ -150,15 +152,15 @@ def _saddle(
 
 
 def _model(pairs: Pairs) -> _Model:
-    _, m, n = pairs.rows.shape
+    m = pairs.rows.shape[0] // 2
     places = jnp.arange(m, dtype=jnp.int32)
     age = (pairs.moves - 1 - places) % m
     below = age[:, None] < age[None, :]
     used = (places < pairs.moves).astype(pairs.rows.dtype)
     weight = jnp.concatenate([used, pairs.scale * used])
-    corner = jnp.where(below, pairs.products[1, :, 0], 0)
-    inverse = _saddle(jnp.zeros_like(corner), corner, pairs.products[1, :, 1], weight, pairs.scale)
-    return _Model(pairs.rows.reshape(2 * m, n), weight, pairs.scale, below, jnp.linalg.inv(inverse))
+    corner = jnp.where(below, pairs.products[m:, :m], 0)
+    inverse = _saddle(jnp.zeros_like(corner), corner, pairs.products[m:, m:], weight, pairs.scale)
+    return _Model(pairs.rows, weight, pairs.scale, below, jnp.linalg.inv(inverse))
 
 
 class _Walk(NamedTuple):

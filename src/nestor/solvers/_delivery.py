@@ -82,15 +82,19 @@ def solution_of(plan: _drive.Plan, answer: Any, rows: Rows | None = None) -> Sol
         )
     if rows is not None:
         x = x.x
-    tol = jnp.asarray(plan.tol, answer.value.dtype)
-    stats = Stats(
-        steps=jnp.maximum(record.turns - 1, 0),
-        evaluations=record.turns,
-        accepted=jnp.maximum(record.accepted - 1, 0),
-        optimality=record.optimality,
-        tol=jnp.broadcast_to(tol, jnp.shape(record.optimality)),
-    )
+    stats = _stats(record.turns, record.accepted, record.optimality, plan.tol)
     return Solution(x, answer.value, record.code, stats, record.history, kkt)
+
+
+@jax.jit  # five operations, each of which would be a program and a call of its own
+def _stats(turns: jax.Array, accepted: jax.Array, optimality: jax.Array, tol: float) -> Stats:
+    return Stats(
+        steps=jnp.maximum(turns - 1, 0),
+        evaluations=turns,
+        accepted=jnp.maximum(accepted - 1, 0),
+        optimality=optimality,
+        tol=jnp.broadcast_to(jnp.asarray(tol, optimality.dtype), optimality.shape),
+    )
 
 
 def deliver(plan: _drive.Plan, answer: Any, rows: Rows | None, options: Options) -> Solution:
@@ -120,7 +124,7 @@ def apply_policy(
     """The result of `argmin` or `minimum`, by what is wanted of one that has not converged."""
     unknown = isinstance(record.code, jax.core.Tracer)
     if not unknown and int(record.code) == Status.INTERRUPTED:  # a point alone would look like an answer
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(f"{where} was interrupted; nestor.minimize gives the best point so far")
     policy = on_failure or ("nan" if unknown else "raise")
     if policy == "keep":
         return result

@@ -236,7 +236,7 @@ def _step_of_a_search(
     accepted = first | last | (finite & (good | settled))
     gives_up = ~accepted & (tired | settled)
     info = found._replace(accepted=accepted)
-    progress = _progress.advance(state.progress, info, lower=value < state.value, first=first)
+    progress = _progress.advance(state.progress, info, merit=value, first=first)
     exhausted = _progress.exhausted(progress, accepted & ~last)
 
     moved = accepted & ~first & ~last

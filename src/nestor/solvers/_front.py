@@ -140,6 +140,7 @@ def argmin(
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
+        KeyboardInterrupt: after Ctrl-C, within about 0.2 s, whatever `on_failure` says.
 
     Source of the default derivative: the implicit function theorem, see `Implicit`.
 
@@ -187,7 +188,7 @@ def minimum(
         The value, a scalar.
 
     Raises:
-        BadArgument, SolveFailed: as `minimize`.
+        BadArgument, SolveFailed, KeyboardInterrupt: as `argmin`.
 
     Source: Danskin 1966; Milgrom and Segal 2002, theorem 2.
 

@@ -121,7 +121,9 @@ def step(
     good, wanted, moved = _judged(info, here, slope, was, acceleration, first_length, geometry)
     accepted = state.first | state.final | (finite & good)
     info = info._replace(accepted=accepted)
-    progress = _progress.advance(state.progress, info, lower=info.value < state.value, first=state.first)
+    progress = _progress.advance(
+        state.progress, info, merit=info.value, first=state.first, against=state.value
+    )
     length = jnp.where(
         accepted, wanted, jnp.where(finite, jnp.minimum(wanted, state.length / 2), state.length / 4)
     )

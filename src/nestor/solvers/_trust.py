@@ -53,7 +53,6 @@ class TrustState(NamedTuple):
     info: Info
     x: Tree
     merit: jax.Array
-    lowest: jax.Array  # merit of all accepted points
     step: Tree  # from x to the trial
     decrease: jax.Array  # promised by the model for it
     slope: jax.Array  # of the merit along it, where the gradient of the merit is known
@@ -76,7 +75,6 @@ def init(x: Tree, kept: Any = ()) -> TrustState:
         info=no_info(x),
         x=x,
         merit=zero,
-        lowest=zero,
         step=trees.zeros_like(x),
         decrease=zero,
         slope=zero,
@@ -137,8 +135,7 @@ def step(
     ratio = jax.lax.stop_gradient(ratio)
     accepted = state.first | state.final | (finite & (ratio > _ACCEPT))
     info = info._replace(accepted=accepted)
-    lowest = jnp.minimum(merit, state.lowest)  # two points in turns, one rounding apart, are no progress
-    progress = _progress.advance(state.progress, info, lower=merit < state.lowest, first=state.first)
+    progress = _progress.advance(state.progress, info, merit=merit, first=state.first)
     exhausted = _progress.exhausted(progress, accepted & ~state.final)
     length = jax.lax.stop_gradient(trees.norm(state.step))
     kept, shrunk = _next_radius(state.radius, ratio, length, radius_is_length, growth)
@@ -163,7 +160,6 @@ def step(
         info=info,
         x=base,
         merit=jnp.where(accepted, merit, state.merit),
-        lowest=jnp.where(accepted, jnp.where(state.first, merit, lowest), state.lowest),
         step=next_step,
         decrease=jnp.where(accepted, proposal.decrease, state.decrease * 0.3),
         slope=slope,
