@@ -141,7 +141,7 @@ def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: 
 def _passed_on(solution: Solution) -> Solution:
     """The solution; after Ctrl-C in a solve inside another one's objective, the outer one is to hear it, too."""
     if is_inside() and not is_traced(solution.code) and solution.status == Status.INTERRUPTED:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("Ctrl-C in a solve inside the objective of another one")
     return solution
 
 
