@@ -77,7 +77,7 @@ class Status(IntEnum):
         8,
         (
             "No further progress is possible at this precision, and the condition does not hold to tol. "
-            "Use float64, rescale the problem, or loosen tol."
+            "Use float64, rescale the problem, loosen tol, or check a gradient that you wrote yourself."
         ),
     )
     SADDLE = (
@@ -128,9 +128,11 @@ class Stats:
     """Counts and measures of a solve; every field is a scalar array (one per lane under `vmap`).
 
     Attributes:
-        steps: moves made; a move is one turn of the compiled loop, so a line search makes several.
+        steps: moves made; a move is one turn of the compiled loop, so a line search makes several. Of a method of
+            SciPy's its iterations (SciPy's ``nit``).
         evaluations: evaluations of the objective (with whatever derivatives the solver wants).
-        accepted: moves that were kept as a new iterate (SciPy's ``nit``).
+        accepted: moves that were kept as a new iterate (SciPy's ``nit`` of a compiled solve); of a method of SciPy's,
+            evaluations that were the best so far.
         optimality: largest absolute entry of the residual that vanishes at a solution: the gradient
             for a minimization, F for a root, x - T(x) for a fixed point, J'r for least squares.
         tol: the tolerance that `optimality` was held against.

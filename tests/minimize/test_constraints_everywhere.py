@@ -118,3 +118,17 @@ def test_methods_that_cannot_honour_it_refuse(framework):
     for method in ("L-BFGS-B", "BFGS", "Nelder-Mead"):
         with pytest.raises(nestor.BadArgument, match="SLSQP"):
             nestor.minimize(fun, start, method=method, constraints=rule)
+
+
+def test_limits_are_arrays():
+    limits = np.array([0.5, 0.0, -0.5])
+    above = nestor.Constraint(lambda x: x, lower=limits)
+    solution = nestor.minimize(lambda x: np.sum((x + 1.0) ** 2), np.ones(3), constraints=above)
+    np.testing.assert_allclose(solution.x, limits, atol=1e-6)
+    within = nestor.Constraint(lambda x: x, lower=limits, upper=limits + 1.0)
+    solution = nestor.minimize(lambda x: np.sum((x - 9.0) ** 2), np.ones(3), constraints=within)
+    np.testing.assert_allclose(solution.x, limits + 1.0, atol=1e-6)
+    with pytest.raises(nestor.BadArgument, match="one limit for each entry"):
+        nestor.minimize(
+            lambda x: np.sum(x**2), np.ones(3), constraints=nestor.Constraint(lambda x: x, lower=np.zeros(2))
+        )

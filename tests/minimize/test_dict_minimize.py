@@ -134,6 +134,24 @@ def test_an_unconverged_point_comes_with_a_warning():
     assert x["x"].shape == (2,)
 
 
+def test_maxiter_is_an_option_of_all_methods_and_disp_of_most():
+    """dict-minimize's own tests give `maxiter` to TNC, its README `disp` to L-BFGS-B; SciPy knows neither by now."""
+    from nestor.minimize.numpy_api import minimize
+
+    steps = []
+    for method, options in (("TNC", {"maxiter": 2}), ("L-BFGS-B", {"maxiter": 2, "disp": True})):
+        steps.clear()
+        with pytest.warns(UserWarning, match="OUT_OF_STEPS"):
+            minimize(
+                lambda p: (scipy.optimize.rosen(p["x"]), {"x": scipy.optimize.rosen_der(p["x"])}),
+                {"x": np.array([-1.2, 1.0])},
+                method=method,
+                options=options,
+                callback=lambda p: steps.append(1),
+            )
+        assert len(steps) == 2
+
+
 def test_the_front_ends_hang_on_the_function():
     from nestor.minimize.torch_api import minimize
 

@@ -82,6 +82,7 @@ def test_no_steps_and_bad_counts():
     np.testing.assert_array_equal(solution.x, START)
     assert int(solution.stats.evaluations) == 1
     assert run(rosen, START, jac=der, options={"maxiter": None}).success
+    assert int(run(rosen, START, method="L-BFGS-B", jac=der, options={"maxfun": 0}).stats.evaluations) == 1
     for bad in ("abc", -1, 2.5, True):
         with pytest.raises(nestor.BadArgument, match="max_steps"):
             run(rosen, START, max_steps=bad)

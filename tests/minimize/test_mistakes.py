@@ -57,6 +57,17 @@ WRONG = {
     "a negative tolerance": ({"tol": -1.0}, "'tol'"),
     "no time": ({"max_seconds": 0}, "'max_seconds'"),
     "no evaluations": ({"max_evaluations": 0}, "'max_evaluations'"),
+    "a Hessian of another shape": (
+        {"method": "trust-exact", "jac": lambda x: 2 * x, "hess": lambda x: np.eye(2)},
+        r"'hess'.*\(2, 2\).*\(3, 3\)",
+    ),
+    "an option that is text": ({"options": {"gtol": "a"}}, "options.'gtol'.*'a'.*a number"),
+    "an option that counts nothing": ({"options": {"maxiter": 2.5}}, "options.'maxiter'.*whole number"),
+    "maxiter for TNC": ({"method": "TNC", "options": {"maxiter": 3}}, "write max_steps="),
+    "steps that are no integer": ({"max_steps": 1e3}, "'max_steps'.*Python integer"),
+    "arguments that fun does not take": ({"args": (1.0,)}, r"'args'.*fun\(x\).*take 2 arguments"),
+    "a folder for a checkpoint": ({"checkpoint": "."}, "'checkpoint'.*a folder"),
+    "a number for a checkpoint": ({"checkpoint": 3}, "'checkpoint'"),
     "a solver for NumPy's function": ({"solver": nestor.LBFGS(), "method": "BFGS"}, "beside solver"),
 }
 

@@ -62,6 +62,25 @@ def test_the_simplex_and_the_multiplier_of_its_sum():
     assert solution.x[2] == 0.0
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turned", [0.0, 0.7])
+def test_constraints_that_say_something_twice(dtype, turned):
+    """In single precision noise is no third direction, and the square of next to nothing no zero."""
+    along = jnp.array([np.cos(turned), np.sin(turned), 0.1 * turned], dtype)
+
+    def twice(x):
+        return jnp.stack([along @ x, 2 * along @ x, 3 * along @ x])
+
+    limits = jnp.array([1, 2, 3], dtype)
+    solution = nestor.minimize(
+        lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(3, dtype), constraints=Constraint(twice, equal=limits)
+    )
+    a = np.asarray(along, float)
+    np.testing.assert_allclose(
+        solution.x, np.ones(3) - a * (a.sum() - 1) / (a @ a), atol=3e-4 if dtype == np.float32 else 1e-8
+    )
+
+
 def test_two_sided_limits_some_infinite_some_equal_on_a_tree():
     limited = Constraint(
         lambda x: {"sum": jnp.sum(x), "all": x},

@@ -125,7 +125,7 @@ FUNCTION = {
     "its value": bad(lambda: nestor.argmin(bowl(ONES), ONES), "fun", "Array(0.", "not its value"),
     "its name": bad(lambda: nestor.minimize("bowl", ONES), "fun", "'bowl' (str)", "pass the function itself"),
     "two arguments": bad(objective(lambda x, data: bowl(x)), "fun", "fun(x, data)", "lambda x: fun(x, data)"),
-    "no arguments": bad(objective(lambda: 0.0), "fun", "fun()", "close over the rest"),
+    "no arguments": bad(objective(lambda: 0.0), "fun", "fun()", "let it take what it is called with"),
     "not a scalar": bad(objective(lambda x: x**2), "fun", "returns float64[2]", "jnp.sum(...)"),
     "a scalar in a row": bad(objective(lambda x: bowl(x)[None]), "fun", "returns float64[1]", "jnp.sum(...)"),
     "a tuple": bad(

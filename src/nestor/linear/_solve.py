@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
+from nestor.errors import BadArgument
 from nestor.linear._auto import Auto
 from nestor.linear._operators import LinearSolver, Operator
+from nestor.settings import shown
 
 Tree = Any
 
@@ -27,6 +29,9 @@ def solve(operator: Operator, b: Tree, solver: LinearSolver | None = None) -> Tr
     Returns:
         x, a tree like b; NaN where the solver failed.
 
+    Raises:
+        BadArgument: no `Operator`, or no linear solver.
+
     Derivatives come from A dx = db - dA x and from the transposed system, each one more solve by the same
     solver; nothing is differentiated through a factorisation or an iteration.
 
@@ -37,6 +42,22 @@ def solve(operator: Operator, b: Tree, solver: LinearSolver | None = None) -> Tr
     -0.75
     """
     method = Auto() if solver is None else solver
+    if not isinstance(operator, Operator):
+        raise BadArgument(
+            "linear.solve",
+            "operator",
+            got=shown(operator),
+            want="a nestor.linear.Operator",
+            do="write nestor.linear.Operator(lambda v: A @ v, like=b), with symmetric=True and positive=True if so",
+        )
+    if isinstance(method, type) or not hasattr(method, "run"):
+        raise BadArgument(
+            "linear.solve",
+            "solver",
+            got=shown(method),
+            want="None or a linear solver, an object",
+            do="pass for example nestor.CG() or nestor.LU()",
+        )
     # One vector, not a tree: JAX transposes a solve only if every leaf of b is perturbed. And a space that is
     # described by shapes alone: what is perturbed must reach the solve through A and b only.
     right, back = trees.ravel(b)

@@ -28,13 +28,31 @@ def minimize(
         fun: (x, *args) -> (value, gradient), a dictionary like `x0_dict`, or the value alone.
         x0_dict: the start, a dictionary, ordered or not (or any other tree).
         lb_dict, ub_dict: bounds, likewise; None, or with entries None, where there are none.
-        args, method, tol, options: as `scipy.optimize.minimize` takes them.
+        args, method, tol, options: as `scipy.optimize.minimize` takes them; the method is "BFGS" where none is named,
+            with bounds "L-BFGS-B".
         callback: called with a dictionary like `x0_dict` after every iteration.
 
     Returns:
         The point, like `x0_dict`. A warning says so if it is no solution. `nestor.minimize` returns more.
+
+    Raises:
+        BadArgument: as `nestor.minimize`; bounds for a method that keeps none, too.
+
+    Cost: as `nestor.minimize` on the host: evaluations are those of SciPy on the flattened problem.
+
+    >>> import numpy as np
+    >>> from nestor.minimize.numpy_api import minimize
+    >>> def fun(p, shift):
+    ...     return np.sum((p["a"] - shift) ** 2), {"a": 2.0 * (p["a"] - shift)}
+    >>> minimize(fun, {"a": np.zeros(2)}, args=(3.0,), ub_dict={"a": np.array([9.0, 1.0])})["a"].tolist()
+    [3.0, 1.0]
     """
     method = method or ("BFGS" if lb_dict is None and ub_dict is None else "L-BFGS-B")
+    options, max_steps = dict(options or {}), None
+    if (
+        method.lower() == "tnc"
+    ):  # SciPy took `maxiter` for it once, and dict-minimize says that all methods do
+        max_steps = options.pop("maxiter", None)
     solution = minimize_with_steps(
         fun,
         x0_dict,
@@ -43,8 +61,9 @@ def minimize(
         method=method,
         bounds=None if lb_dict is None and ub_dict is None else (lb_dict, ub_dict),
         tol=tol,
+        max_steps=max_steps,
         raise_on_failure=False,
-        options=options,
+        options=options or None,
     )
     if solution.status == Status.INTERRUPTED:
         raise KeyboardInterrupt("Ctrl-C during minimize; nestor.minimize returns the best point so far")

@@ -287,7 +287,7 @@ def _read(
         return source.fun, source.jac, (), (source.lb, source.ub)
     if hasattr(source, "fun") and hasattr(source, "equal"):
         limits = [source.lower, source.upper]
-        if (source.equal is None) == (limits == [None, None]):
+        if (source.equal is None) == all(limit is None for limit in limits):
             raise BadArgument(
                 where,
                 name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from nestor.minimize._host import WHERE, Request, solve
 from nestor.minimize._layout import Layout, _look
 from nestor.minimize._stop import is_inside
 from nestor.minimize._watch import Budget
-from nestor.programs import is_traced
+from nestor.programs import is_traced, signature_that_refuses
 from nestor.settings import shown
 from nestor.solution import Solution, Status
 from nestor.solvers import Report
@@ -157,8 +158,11 @@ def _asked(
 ) -> Request:
     """The arguments of `minimize`, looked at one by one."""
     method, solver = _which(method, solver)
+    args = args if isinstance(args, tuple) else (args,)
+    _check_args(others["fun"], args)
+    _check_file(others["checkpoint"])
     return Request(
-        args=args if isinstance(args, tuple) else (args,),
+        args=args,
         method=method,
         solver=solver,
         budget=Budget(
@@ -248,8 +252,7 @@ def _hosted(asked: Request, leaves: list[Any]) -> Solution:
             want="a function of one Report",
             do="pass a function",
         )
-    budget = asked.budget._replace(steps=_whole("max_steps", asked.budget.steps, 0))
-    asked = dataclasses.replace(asked, tol=_tolerance(asked.tol), budget=budget)
+    asked = dataclasses.replace(asked, tol=_tolerance(asked.tol))
     return solve(asked, Layout(WHERE, "x0", asked.x0))
 
 
@@ -274,6 +277,33 @@ def _which(method: Any, solver: Any) -> tuple[str | None, Any]:
         got=shown(method),
         want="the name of a method of SciPy's, or a solver object of Nestor's",
         do='write method="L-BFGS-B", or method=nestor.LBFGS()',
+    )
+
+
+def _check_args(fun: Any, args: tuple[Any, ...]) -> None:
+    """Whether a function can be called with the tree and `args`."""
+    signature = signature_that_refuses(fun, 1 + len(args)) if args and callable(fun) else None
+    if signature is None:
+        return
+    raise BadArgument(
+        WHERE,
+        "args",
+        got=f"of length {len(args)}, for a function with signature fun{signature}",
+        want=f"what fun takes after the tree; fun must take {1 + len(args)} arguments",
+        do="leave args out where fun reads its data by itself; a single argument is args=(data,)",
+    )
+
+
+def _check_file(path: Any) -> None:
+    """Whether a checkpoint is the name of a file."""
+    if path is None or (isinstance(path, (str, os.PathLike)) and path != "" and not os.path.isdir(path)):
+        return
+    raise BadArgument(
+        WHERE,
+        "checkpoint",
+        got=f"{shown(path)}, a folder" if isinstance(path, (str, os.PathLike)) else shown(path),
+        want="None, or the name of a file",
+        do='pass for example checkpoint="fit.journal"',
     )
 
 

@@ -15,12 +15,11 @@ from nestor.minimize._box import HostBox, check_bounds
 from nestor.minimize._constraints import Constraints, are_given
 from nestor.minimize._journal import Journal
 from nestor.minimize._layout import Layout
-from nestor.minimize._methods import Method, cannot, check_options, method_called
+from nestor.minimize._methods import Method, cannot, check_options, check_steps, method_called
 from nestor.minimize._objective import Objective
 from nestor.minimize._runs import End, run
 from nestor.minimize._stop import inside
 from nestor.minimize._watch import Budget, Watch
-from nestor.settings import shown
 from nestor.solution import History, Solution, Stats, Status
 from nestor.solvers import ProgressBar
 
@@ -104,11 +103,15 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     objective.box = box
     constraints = Constraints(WHERE, layout, request.constraints, start, box) if constrained else None
     tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
+    budget = budget._replace(steps=check_steps(WHERE, budget.steps))
     if "maxiter" in options and method.name != "COBYLA":
-        budget = budget._replace(steps=_fewer(budget.steps, options, "maxiter", 0))
+        budget = budget._replace(steps=_fewer(budget.steps, options, "maxiter"))
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
-            budget = budget._replace(evaluations=_fewer(budget.evaluations, options, name, 1))
+            most = _fewer(budget.evaluations, options, name)
+            budget = budget._replace(
+                evaluations=None if most is None else max(1, most)
+            )  # SciPy makes one, too
     sign = (
         b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
     )
@@ -131,23 +134,12 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     return _Ready(layout, method, options, watch, tol, start, method.second or (method.matrix and second))
 
 
-def _fewer(given: int | None, options: dict[str, Any], name: str, least: int) -> int | None:
-    """A budget and SciPy's option of that name, which is taken out; SciPy's None is no limit."""
+def _fewer(given: int | None, options: dict[str, Any], name: str) -> int | None:
+    """A budget and SciPy's option of that name, which is taken out; None and infinity are no limits."""
     option = options.pop(name)
-    if option is None:
+    if option is None or math.isinf(option):
         return given
-    count = option.item() if isinstance(option, (np.integer, np.floating)) else option
-    if isinstance(count, bool) or not isinstance(count, (int, float)) or count != count or count < least:
-        raise BadArgument(
-            WHERE,
-            f"options[{name!r}]",
-            got=shown(option),
-            want=f"a whole number >= {least}",
-            do=f"write options={{{name!r}: 1000}}",
-        )
-    if math.isinf(count):
-        return given
-    return int(count) if given is None else min(given, int(count))
+    return int(option) if given is None else min(given, int(option))
 
 
 def _check_derivatives(request: Request, layout: Layout, method: Method, box: HostBox) -> None:
@@ -185,16 +177,7 @@ def _tolerance(
     if tol is not None:
         return tol
     rough = 1e-4 if not (method.gradient and objective.exact) else 1e-5
-    gtol = options.get("gtol", 0.0)
-    if isinstance(gtol, bool) or not isinstance(gtol, (int, float, np.integer, np.floating)):
-        raise BadArgument(
-            WHERE,
-            "options['gtol']",
-            got=shown(gtol),
-            want="a number >= 0",
-            do="write for example options={'gtol': 1e-6}",
-        )
-    return max(rough, 3 * layout.eps**0.5, float(gtol))
+    return max(rough, 3 * layout.eps**0.5, float(options.get("gtol", 0.0)))
 
 
 def _signature(

@@ -24,7 +24,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from nestor.errors import BadArgument
-from nestor.settings import shown
 
 Vector = np.ndarray
 
@@ -46,10 +45,6 @@ class Journal:
     """
 
     def __init__(self, where: str, path: Any, sign: bytes = b""):
-        if not (path is None or isinstance(path, (str, os.PathLike))) or path == "":
-            raise BadArgument(
-                where, "checkpoint", got=shown(path), want="the name of a file", do='pass "run.journal"'
-            )
         self.where, self.path, self.replayed = where, None if path is None else Path(path), 0
         self._start = _MAGIC + sign
         self._pending: list[tuple[bytes, bytes, Vector]] = []
@@ -86,8 +81,6 @@ class Journal:
             self._file = None
 
     def _open(self, path: Path, start: bytes) -> None:
-        if path.is_dir():
-            raise self._another("it is a directory")
         path.parent.mkdir(parents=True, exist_ok=True)
         saved = path.read_bytes() if path.exists() else b""
         if not start.startswith(saved[: len(start)]):

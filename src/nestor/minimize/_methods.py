@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from nestor.errors import BadArgument
 from nestor.settings import nearest, shown
 
@@ -214,14 +216,56 @@ def check_options(where: str, method: Method, options: Any) -> dict[str, Any]:
         raise BadArgument(
             where, "options", got=shown(options), want="a dictionary", do='write options={"maxiter": 100}'
         )
-    for name in options:
+    for name, value in options.items():
+        _check_number(where, name, value)
         if name not in method.options:
             near = nearest(name, method.options)
+            if name in _COUNTS:
+                near = f"{_COUNTS[name]}=..., an argument of {where},"
+            elif near:
+                near = repr(near)
             raise BadArgument(
                 where,
                 "options",
                 got=f"with {name!r}, which {method.name} does not know",
                 want=f"made of {', '.join(method.options)}",
-                do=f"write {near!r} instead" if near else "leave it out",
+                do=f"write {near} instead" if near else "leave it out",
             )
     return dict(options)
+
+
+_COUNTS = {"maxiter": "max_steps", "maxfun": "max_evaluations", "maxfev": "max_evaluations"}
+_NUMBERS = (
+    *_COUNTS,
+    *("gtol", "ftol", "xtol", "xatol", "fatol", "xrtol", "tol", "catol", "barrier_tol", "feasibility_tol"),
+    *("c1", "c2", "maxcor", "maxls", "rhobeg", "eta", "stepmx", "f_target", "maxCGit", "minfev"),
+    *("initial_trust_radius", "max_trust_radius", "initial_tr_radius", "final_tr_radius"),
+)
+
+
+def _check_number(where: str, name: str, value: Any) -> None:
+    """Options that are numbers are numbers: SciPy says no word of which one is not."""
+    least = 0 if name in _COUNTS else None
+    if name not in _NUMBERS or (value is None and least is not None):  # SciPy's None is no limit
+        return
+    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if good and (least is None or (value >= least and (np.isinf(value) or value == int(value)))):
+        return
+    want = "a number" if least is None else "a whole number >= 0"
+    do = f'write for example options={{"{name}": {"1e-6" if least is None else 100}}}'
+    raise BadArgument(where, f"options[{name!r}]", got=shown(value), want=want, do=do)
+
+
+def check_steps(where: str, steps: Any) -> int | None:
+    """The most steps of a method on the host, a Python integer; None for no limit of the user's."""
+    if steps is None:
+        return None
+    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 0:
+        raise BadArgument(
+            where,
+            "max_steps",
+            got=shown(steps),
+            want="a Python integer >= 0",
+            do="pass for example max_steps=1000",
+        )
+    return int(steps)

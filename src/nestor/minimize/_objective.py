@@ -225,6 +225,14 @@ class Objective:
         if array is not None and int(np.prod(array.shape)) == n * n:
             dense = array.todense() if hasattr(array, "todense") else array
             return _symmetric(numbers(dense).reshape(n, n))
+        if array is not None:
+            raise BadArgument(
+                self.where,
+                "hess",
+                got=f"a function that returns an array of shape {tuple(array.shape)}",
+                want=f"one that returns the Hessian, of shape {(n, n)}",
+                do="give it a row and a column for every unknown, in the order of the leaves of x0",
+            )
         specs = self.layout.specs
         rows = []
         for spec, row in zip(specs, self.layout.parts("hess", result), strict=True):

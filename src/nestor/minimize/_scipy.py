@@ -58,7 +58,8 @@ def call_scipy(
     if watch.constraints is not None:
         arguments["constraints"] = _constraints(watch, method, widen, free)
     before, start = watch.points, (watch.box.interior(x) if method.interior else x)[free]
-    limits = {name: value for name, value in options.items() if method.name != "TNC" or name != "maxiter"}
+    unread = {"TNC": ("maxiter",), "L-BFGS-B": ("disp", "iprint")}.get(method.name, ())  # SciPy's say so, too
+    limits = {name: value for name, value in options.items() if name not in unread}
     with warnings.catch_warnings(), _threads.one_thread() as threads:
         warnings.filterwarnings("ignore", module=r"scipy\..*")
         watch.around = threads

@@ -11,6 +11,7 @@ from nestor.programs._tracing import (
     is_traced,
     shape_text,
     signature_that_refuses,
+    structure_text,
     trace_function,
 )
 from nestor.programs._transformations import Transformation, hoist_transformation, is_transformation
@@ -35,5 +36,6 @@ __all__ = [
     "shape_text",
     "show",
     "signature_that_refuses",
+    "structure_text",
     "trace_function",
 ]

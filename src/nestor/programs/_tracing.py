@@ -163,17 +163,14 @@ def _check_arity(
         return
     called = getattr(fun, "__name__", "fun")
     called = "fun" if called == "<lambda>" else called
-    close = (
-        f"lambda x: {called}(x, data)"
-        if count == 1
-        else f"lambda params, batch: {called}(params, batch, extra)"
-    )
+    close = f"lambda x: {called}(x, data)" if count == 1 else f"lambda x, data: {called}(x, data, extra)"
+    few = len(signature.parameters) < count  # and none of them is *args, which refuses no number
     raise BadArgument(
         where,
         name,
         got=f"a function with signature {called}{signature}",
         want=f"callable with {takes}",
-        do=f"close over the rest: {close}",
+        do="let it take what it is called with, used or not" if few else f"close over the rest: {close}",
     ) from error
 
 
@@ -202,6 +199,13 @@ def shape_text(shape: Any) -> str:
     if is_one_array(shape):
         return leaf(leaves[0])
     text = str(jax.tree.map(leaf, shape)).replace("'", "")
+    return text if len(text) < 100 else text[:97] + "..."
+
+
+def structure_text(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> str:
+    """The structure of a tree in one short line, with a star for each leaf: "{'a': *, 'b': [*, *]}"."""
+    text = str(jax.tree.structure(tree, is_leaf=is_leaf)).removeprefix("PyTreeDef(").removesuffix(")")
+    text = "one array" if text == "*" else text
     return text if len(text) < 100 else text[:97] + "..."
 
 

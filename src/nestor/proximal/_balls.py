@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, scalar
+from nestor.proximal._contract import Set, along, not_negative
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
@@ -58,14 +58,14 @@ class L1Ball(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_l1_ball(v, scalar(self.radius, v.dtype)), x, self.axis)
+        return along(lambda v: project_l1_ball(v, not_negative(self, "radius", v.dtype)), x, self.axis)
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of the radius against the largest entry."""
 
         def vertex(v: jax.Array) -> jax.Array:
             hot = jax.nn.one_hot(jnp.argmax(jnp.abs(v), axis=-1), v.shape[-1], dtype=v.dtype)
-            return -scalar(self.radius, v.dtype) * _sign(v) * hot
+            return -not_negative(self, "radius", v.dtype) * _sign(v) * hot
 
         return along(vertex, slope, self.axis)
 
@@ -90,7 +90,7 @@ class L1Sphere(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: _on_l1_sphere(v, scalar(self.radius, v.dtype)), x, self.axis)
+        return along(lambda v: _on_l1_sphere(v, not_negative(self, "radius", v.dtype)), x, self.axis)
 
 
 @trees.record
@@ -116,7 +116,7 @@ class L2Ball(Set):
         """The nearest point."""
 
         def inside(v: jax.Array) -> jax.Array:
-            radius, length = scalar(self.radius, v.dtype), _length(v)
+            radius, length = not_negative(self, "radius", v.dtype), _length(v)
             beyond = length > radius
             return jnp.where(beyond, v * (radius / jnp.where(beyond, length, 1)), v)
 
@@ -127,7 +127,7 @@ class L2Ball(Set):
 
         def against(v: jax.Array) -> jax.Array:
             length = _length(v)
-            return -scalar(self.radius, v.dtype) * v / jnp.where(length > 0, length, 1)
+            return -not_negative(self, "radius", v.dtype) * v / jnp.where(length > 0, length, 1)
 
         return along(against, slope, self.axis)
 
@@ -155,7 +155,7 @@ class L2Sphere(Set):
             length = _length(v)
             first = jnp.broadcast_to(jnp.arange(v.shape[-1]) == 0, v.shape).astype(v.dtype)
             unit = jnp.where(length > 0, v / jnp.where(length > 0, length, 1), first)
-            return scalar(self.radius, v.dtype) * unit
+            return not_negative(self, "radius", v.dtype) * unit
 
         return along(onto, x, self.axis)
 
@@ -179,11 +179,11 @@ class LInfBall(Set):
         """The nearest point."""
 
         def clip(leaf: jax.Array) -> jax.Array:
-            radius = scalar(self.radius, leaf.dtype)
+            radius = not_negative(self, "radius", leaf.dtype)
             return jnp.where(leaf > radius, radius, jnp.where(leaf < -radius, -radius, leaf))
 
         return jax.tree.map(clip, x)
 
     def lowest(self, slope: Tree) -> Tree:
         """The corner where <slope, .> is least."""
-        return jax.tree.map(lambda leaf: -scalar(self.radius, leaf.dtype) * _sign(leaf), slope)
+        return jax.tree.map(lambda leaf: -not_negative(self, "radius", leaf.dtype) * _sign(leaf), slope)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along
+from nestor.proximal._contract import Set, along, check_matrices
 
 Tree = Any
 
@@ -103,4 +103,5 @@ class PositiveSemidefinite(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
+        check_matrices("PositiveSemidefinite", x, square=True)
         return jax.tree.map(lambda leaf: _positive_part((leaf + leaf.mT) / 2), x)

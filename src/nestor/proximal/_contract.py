@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from nestor import trees
 from nestor.errors import BadArgument
+from nestor.settings import shown
 
 Tree = Any
 
@@ -132,8 +134,16 @@ def is_term(thing: Any) -> bool:
     return thing is None or (hasattr(thing, "prox") and hasattr(thing, "value"))
 
 
-def spread(where: str, name: str, setting: Any, x: Tree) -> Tree:
-    """A setting as a tree like x: a number for all entries, or a tree (or prefix) of numbers and arrays."""
+def spread(where: str, name: str, setting: Any, x: Tree, least: float | None = None) -> Tree:
+    """A setting as a tree like x: a number for all entries, or a tree (or prefix) of numbers and arrays.
+
+    Args:
+        where, name: the class and its setting, for messages.
+        setting: what the user gave.
+        x: the tree.
+        least: below it a plain number is refused; arrays, which may be traced, are not looked at.
+    """
+    check_number(where, name, setting, least)
     try:
         given = jax.tree.broadcast(setting, x)
         return jax.tree.map(
@@ -155,6 +165,51 @@ def scalar(value: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(value).astype(dtype)
 
 
+def not_negative(owner: Any, name: str, dtype: Any) -> jax.Array:
+    """A setting of a penalty or a set that is one number >= 0, in the dtype of x."""
+    value = getattr(owner, name)
+    check_number(type(owner).__name__, name, value, 0.0)
+    return scalar(value, dtype)
+
+
+def check_number(where: str, name: str, value: Any, least: float | None, most: float = math.inf) -> None:
+    """A plain number is no text, not NaN and from `least` to `most`; what is no plain number is not looked at.
+
+    Raises:
+        BadArgument: it is.
+    """
+    text = isinstance(value, (str, bytes))
+    if not text and (least is None or type(value) not in (int, float) or least <= value <= most):
+        return
+    want = (
+        "a number, or an array of them"
+        if least is None
+        else f"a number >= {least:g}" + (f" and <= {most:g}" if most < math.inf else "")
+    )
+    do = f"write for example {name}=0.5"
+    raise BadArgument(where, name, got=shown(value), want=want, do=do)
+
+
+def check_matrices(where: str, x: Tree, square: bool = False) -> None:
+    """Every leaf of x is a matrix, or a stack of them.
+
+    Raises:
+        BadArgument: one is not.
+    """
+    for leaf in jax.tree.leaves(x):
+        shape = jnp.shape(leaf)
+        if len(shape) >= 2 and (shape[-1] == shape[-2] or not square):
+            continue
+        kind = "square matrices" if square else "matrices"
+        raise BadArgument(
+            where,
+            "x",
+            got=f"of shape {shape}",
+            want=f"{kind} in its last two axes",
+            do="reshape it, or give this branch of the tree another set",
+        )
+
+
 def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None) -> Tree:
     """Apply a function of the last axis of an array.
 
@@ -166,4 +221,13 @@ def along(function: Callable[[jax.Array], jax.Array], x: Tree, axis: int | None)
     if axis is None:
         vector, back = trees.ravel(x)
         return back(function(vector))
+    for leaf in jax.tree.leaves(x):
+        if not isinstance(axis, int) or not -jnp.ndim(leaf) <= axis < jnp.ndim(leaf):
+            raise BadArgument(
+                "proximal",
+                "axis",
+                got=f"{axis!r}, for an array of shape {jnp.shape(leaf)}",
+                want="None, or an axis that every leaf has",
+                do="write axis=-1 for the last one, or None for the whole tree",
+            )
     return jax.tree.map(lambda leaf: jnp.moveaxis(function(jnp.moveaxis(leaf, axis, -1)), -1, axis), x)

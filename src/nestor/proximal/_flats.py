@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 
 from nestor import trees
+from nestor.errors import BadArgument
 from nestor.proximal._contract import Set, scalar, spread
 
 Tree = Any
@@ -32,6 +33,15 @@ class Box(Set):
     upper: Any = 1.0
 
     def _sides(self, x: Tree) -> tuple[Tree, Tree]:
+        numbers = all(type(side) in (int, float) for side in (self.lower, self.upper))
+        if numbers and not self.lower <= self.upper:
+            raise BadArgument(
+                "Box",
+                "lower",
+                got=f"{self.lower}, above upper={self.upper}",
+                want="a number <= upper",
+                do="swap them",
+            )
         return spread("Box", "lower", self.lower, x), spread("Box", "upper", self.upper, x)
 
     def project(self, x: Tree) -> Tree:
@@ -155,6 +165,14 @@ class Affine(Set):
         vector, back = trees.ravel(x)
         matrix = jnp.asarray(self.matrix).astype(vector.dtype)
         target = jnp.asarray(self.target).astype(vector.dtype)
+        if matrix.shape != (*target.shape, vector.size) or target.ndim != 1:
+            raise BadArgument(
+                "Affine",
+                "matrix",
+                got=f"of shape {matrix.shape}, with a target of shape {target.shape}",
+                want=f"of shape (m, {vector.size}), a column for every entry of x, and a target of shape (m,)",
+                do="write a single equation as matrix=a[None, :], target=b[None]",
+            )
         over = jnp.matmul(matrix, vector, precision="highest") - target
         gram = jnp.matmul(matrix, matrix.T, precision="highest")
         force = jax.scipy.linalg.solve(gram, over, assume_a="pos")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import along, spread
+from nestor.proximal._contract import along, check_number, not_negative, scalar, spread
 
 Tree = Any
 
@@ -53,11 +53,11 @@ class Lasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * jnp.abs(v), spread("Lasso", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * jnp.abs(v), spread("Lasso", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold."""
-        strength = spread("Lasso", "strength", self.strength, x)
+        strength = spread("Lasso", "strength", self.strength, x, 0.0)
         return _entrywise(x, step, lambda v, t, s: shrink(v, t * s), strength)
 
 
@@ -80,11 +80,11 @@ class NonNegativeLasso:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v, spread("NonNegativeLasso", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * v, spread("NonNegativeLasso", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The one-sided soft threshold."""
-        strength = spread("NonNegativeLasso", "strength", self.strength, x)
+        strength = spread("NonNegativeLasso", "strength", self.strength, x, 0.0)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > t * s, v - t * s, 0), strength)
 
 
@@ -106,11 +106,11 @@ class Ridge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
-        return _total(x, lambda v, s: s * v**2 / 2, spread("Ridge", "strength", self.strength, x))
+        return _total(x, lambda v, s: s * v**2 / 2, spread("Ridge", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """x, shortened."""
-        strength = spread("Ridge", "strength", self.strength, x)
+        strength = spread("Ridge", "strength", self.strength, x, 0.0)
         return _entrywise(x, step, lambda v, t, s: v / (1 + t * s), strength)
 
 
@@ -133,11 +133,13 @@ class NonNegativeRidge:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x), as if every entry were >= 0."""
-        return _total(x, lambda v, s: s * v**2 / 2, spread("NonNegativeRidge", "strength", self.strength, x))
+        return _total(
+            x, lambda v, s: s * v**2 / 2, spread("NonNegativeRidge", "strength", self.strength, x, 0.0)
+        )
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The non-negative part, shortened."""
-        strength = spread("NonNegativeRidge", "strength", self.strength, x)
+        strength = spread("NonNegativeRidge", "strength", self.strength, x, 0.0)
         return _entrywise(x, step, lambda v, t, s: jnp.where(v > 0, v / (1 + t * s), 0), strength)
 
 
@@ -161,7 +163,7 @@ class ElasticNet:
     entrywise: ClassVar[bool] = True
 
     def _settings(self, x: Tree) -> tuple[Tree, Tree]:
-        return spread("ElasticNet", "l1", self.l1, x), spread("ElasticNet", "l2", self.l2, x)
+        return spread("ElasticNet", "l1", self.l1, x, 0.0), spread("ElasticNet", "l2", self.l2, x, 0.0)
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
@@ -195,7 +197,7 @@ class GroupLasso:
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
         dtype = trees.float_dtype(x)
-        strength = jnp.asarray(self.strength).astype(dtype)
+        strength = not_negative(self, "strength", dtype)
         if self.axis is None:
             return strength * trees.norm(x)
         lengths = [
@@ -207,7 +209,7 @@ class GroupLasso:
         """Every group, shortened or zero."""
 
         def shorten(v: jax.Array) -> jax.Array:
-            by = jnp.asarray(step).astype(v.dtype) * jnp.asarray(self.strength).astype(v.dtype)
+            by = jnp.asarray(step).astype(v.dtype) * not_negative(self, "strength", v.dtype)
             length = trees.root(jnp.sum(v**2, axis=-1, keepdims=True))
             kept = length > by
             return jnp.where(kept, v * (1 - by / jnp.where(kept, length, 1)), 0)
@@ -240,7 +242,7 @@ class Logarithm:
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
             return jnp.where(v > 0, -s * jnp.log(jnp.where(v > 0, v, 1)), jnp.inf)
 
-        return _total(x, entry, spread("Logarithm", "strength", self.strength, x))
+        return _total(x, entry, spread("Logarithm", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The positive root of z² - x z = step strength."""
@@ -252,7 +254,7 @@ class Logarithm:
             )  # without the cancellation of v + wide at a large negative v
             return jnp.where(v >= 0, away / 2, 2 * t * s / away)
 
-        return _entrywise(x, step, root, spread("Logarithm", "strength", self.strength, x))
+        return _entrywise(x, step, root, spread("Logarithm", "strength", self.strength, x, 0.0))
 
 
 @trees.record
@@ -279,20 +281,20 @@ class Huber:
         """g(x)."""
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            knee = jnp.asarray(self.knee).astype(v.dtype)
+            knee = not_negative(self, "knee", v.dtype)
             return s * jnp.where(jnp.abs(v) <= knee, v**2 / 2, knee * (jnp.abs(v) - knee / 2))
 
-        return _total(x, entry, spread("Huber", "strength", self.strength, x))
+        return _total(x, entry, spread("Huber", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """Shortened near zero, moved by a constant beyond."""
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            knee = jnp.asarray(self.knee).astype(v.dtype)
+            knee = not_negative(self, "knee", v.dtype)
             beyond = v - t * s * knee * jnp.where(v >= 0, 1, -1).astype(v.dtype)
             return jnp.where(jnp.abs(v) <= knee * (1 + t * s), v / (1 + t * s), beyond)
 
-        return _entrywise(x, step, entry, spread("Huber", "strength", self.strength, x))
+        return _entrywise(x, step, entry, spread("Huber", "strength", self.strength, x, 0.0))
 
 
 @trees.record
@@ -319,19 +321,21 @@ class Quantile:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
+        check_number("Quantile", "level", self.level, 0.0, 1.0)
 
         def entry(v: jax.Array, s: jax.Array) -> jax.Array:
-            level = jnp.asarray(self.level).astype(v.dtype)
+            level = scalar(self.level, v.dtype)
             return s * jnp.where(v > 0, level * v, (level - 1) * v)
 
-        return _total(x, entry, spread("Quantile", "strength", self.strength, x))
+        return _total(x, entry, spread("Quantile", "strength", self.strength, x, 0.0))
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The soft threshold with two sides of their own."""
+        check_number("Quantile", "level", self.level, 0.0, 1.0)
 
         def entry(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-            level = jnp.asarray(self.level).astype(v.dtype)
+            level = scalar(self.level, v.dtype)
             up, down = t * s * level, t * s * (1 - level)
             return jnp.where(v > up, v - up, jnp.where(v < -down, v + down, 0))
 
-        return _entrywise(x, step, entry, spread("Quantile", "strength", self.strength, x))
+        return _entrywise(x, step, entry, spread("Quantile", "strength", self.strength, x, 0.0))

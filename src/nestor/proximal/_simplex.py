@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, along, scalar
+from nestor.proximal._contract import Set, along, not_negative
+from nestor.settings import check_setting, count
 
 Tree = Any
 
@@ -59,20 +60,22 @@ class Simplex(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
-        return along(lambda v: project_simplex(v, scalar(self.total, v.dtype)), x, self.axis)
+        return along(lambda v: project_simplex(v, not_negative(self, "total", v.dtype)), x, self.axis)
 
     def lowest(self, slope: Tree) -> Tree:
         """The vertex where <slope, .> is least: all of `total` on the least entry."""
 
         def vertex(v: jax.Array) -> jax.Array:
             hot = jax.nn.one_hot(jnp.argmin(v, axis=-1), v.shape[-1], dtype=v.dtype)
-            return scalar(self.total, v.dtype) * hot
+            return not_negative(self, "total", v.dtype) * hot
 
         return along(vertex, slope, self.axis)
 
     def project_kl(self, logarithm: Tree) -> Tree:
         """The nearest point to exp(logarithm) in relative entropy: total softmax(logarithm)."""
-        return along(lambda v: scalar(self.total, v.dtype) * jax.nn.softmax(v, axis=-1), logarithm, self.axis)
+        return along(
+            lambda v: not_negative(self, "total", v.dtype) * jax.nn.softmax(v, axis=-1), logarithm, self.axis
+        )
 
 
 @trees.record
@@ -100,10 +103,11 @@ class SparseSimplex(Set):
 
     def project(self, x: Tree) -> Tree:
         """The nearest point."""
+        check_setting("SparseSimplex", "count", self.count, count(10))
 
         def sparse(v: jax.Array) -> jax.Array:
             _, places = jax.lax.top_k(jax.lax.stop_gradient(v), min(self.count, v.shape[-1]))
             kept = jnp.sum(jax.nn.one_hot(places, v.shape[-1], dtype=v.dtype), axis=-2) > 0
-            return project_simplex(jnp.where(kept, v, -jnp.inf), scalar(self.total, v.dtype))
+            return project_simplex(jnp.where(kept, v, -jnp.inf), not_negative(self, "total", v.dtype))
 
         return along(sparse, x, self.axis)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nestor import trees
-from nestor.proximal._contract import Set, scalar
+from nestor.proximal._contract import Set, check_matrices, not_negative, scalar
 from nestor.proximal._simplex import project_simplex
 
 Tree = Any
@@ -81,14 +81,18 @@ class NuclearNorm:
 
     def value(self, x: Tree) -> jax.Array:
         """g(x)."""
+        check_matrices("NuclearNorm", x)
         dtype = trees.float_dtype(x)
         sums = [jnp.sum(_singular_values(leaf)).astype(dtype) for leaf in jax.tree.leaves(x)]
-        return scalar(self.strength, dtype) * sum(sums[1:], sums[0])
+        return not_negative(self, "strength", dtype) * sum(sums[1:], sums[0])
 
     def prox(self, x: Tree, step: Any = 1.0) -> Tree:
         """The singular values, shrunk."""
+        check_matrices("NuclearNorm", x)
         return jax.tree.map(
-            lambda leaf: _shrink_singular(leaf, scalar(step, leaf.dtype) * scalar(self.strength, leaf.dtype)),
+            lambda leaf: _shrink_singular(
+                leaf, scalar(step, leaf.dtype) * not_negative(self, "strength", leaf.dtype)
+            ),
             x,
         )
 
@@ -116,13 +120,14 @@ class NuclearBall(Set):
         """The nearest point."""
 
         def shrunk(matrix: jax.Array) -> jax.Array:
-            radius = scalar(self.radius, matrix.dtype)
+            radius = not_negative(self, "radius", matrix.dtype)
             s = _singular_values(matrix)
             kept = jax.lax.stop_gradient(project_simplex(s, radius) > 0)
             size = jnp.maximum(jnp.sum(kept), 1).astype(s.dtype)
             by = (jnp.sum(jnp.where(kept, s, 0)) - radius) / size
             return _shrink_singular(matrix, jnp.where(by > 0, by, 0))
 
+        check_matrices("NuclearBall", x)
         return jax.tree.map(lambda leaf: _on_matrices(shrunk, leaf), x)
 
     def lowest(self, slope: Tree) -> Tree:
@@ -130,7 +135,7 @@ class NuclearBall(Set):
 
         def vertex(matrix: jax.Array) -> jax.Array:
             u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
-            return -scalar(self.radius, matrix.dtype) * u[..., :, :1] @ vt[..., :1, :]
+            return -not_negative(self, "radius", matrix.dtype) * u[..., :, :1] @ vt[..., :1, :]
 
         return jax.tree.map(vertex, slope)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.scipy.linalg
+import numpy as np
 
 from nestor import trees
-from nestor.proximal._contract import Set
+from nestor.errors import BadArgument
+from nestor.proximal._contract import Set, check_matrices
 
 Tree = Any
 
@@ -137,8 +140,33 @@ class Transport(Set):
     def _each(self, function: Any, leaf: jax.Array) -> jax.Array:
         rows = jnp.asarray(self.rows).astype(leaf.dtype)
         columns = jnp.asarray(self.columns).astype(leaf.dtype)
+        check_matrices("Transport", leaf)
+        if leaf.shape[-2:] != (*rows.shape, *columns.shape):
+            raise BadArgument(
+                "Transport",
+                "x",
+                got=f"of shape {leaf.shape}, for rows of shape {rows.shape} and columns of shape {columns.shape}",
+                want="a matrix with a row for every entry of rows, and a column for every entry of columns",
+                do="pass the sums of the rows first, then those of the columns, or transpose x",
+            )
+        _check_sums(self.rows, self.columns)
         flat = leaf.reshape(-1, *leaf.shape[-2:])
         return jax.vmap(lambda one: function(one, rows, columns))(flat).reshape(leaf.shape)
+
+
+def _check_sums(rows: Any, columns: Any) -> None:
+    """What leaves the rows must arrive in the columns; traced sums are not looked at."""
+    if isinstance(rows, jax.core.Tracer) or isinstance(columns, jax.core.Tracer):
+        return
+    sent, taken = float(np.sum(np.asarray(rows))), float(np.sum(np.asarray(columns)))
+    if not abs(sent - taken) <= 1e-3 * max(abs(sent), abs(taken)):
+        raise BadArgument(
+            "Transport",
+            "rows",
+            got=f"of sum {sent:.6g}, where columns sum to {taken:.6g}",
+            want="of the same sum",
+            do="divide each by its sum",
+        )
 
 
 @trees.record
@@ -160,5 +188,6 @@ class Birkhoff(Set):
         return jax.tree.map(lambda leaf: self._plans(leaf).project_kl(leaf), logarithm)
 
     def _plans(self, leaf: jax.Array) -> Transport:
+        check_matrices("Birkhoff", leaf, square=True)
         ones = jnp.ones(leaf.shape[-1], leaf.dtype)
         return Transport(ones, ones)

@@ -149,7 +149,12 @@ def _prepare(
     own = () if data is None else (data,)
     start, of_one = jax.tree.map(lambda leaf: leaf[0], (starts, own))
     program, shared, _ = trace_function(
-        _WHERE, "fun", fun, start, *of_one, takes=f"{1 + len(own)} arguments, x{' and the data' * len(own)}"
+        _WHERE,
+        "fun",
+        fun,
+        start,
+        *of_one,
+        takes="two arguments, x and its data" if own else "one argument, x, for no data is given",
     )
     _refuse_traced("fun", is_traced(shared))
     plan, inputs, _ = pose_minimization(lambda x: program(shared, x, *of_one), start, options)

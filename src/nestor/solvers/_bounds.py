@@ -15,6 +15,7 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
+from nestor.programs import structure_text
 from nestor.settings import shown
 
 Tree = Any
@@ -50,7 +51,9 @@ def check_bounds(where: str, bounds: Any, x: Tree) -> Box | None:
             "bounds",
             got=shown(bounds),
             want="a pair (lower, upper)",
-            do="pass two trees like x0, two scalars, or None for no bound: bounds=(0.0, None)",
+            do=_PAIR
+            if _are_pairs(bounds)
+            else "pass two trees like x0, two numbers, or None for no bound: bounds=(0.0, None)",
         )
     lower = _side(where, "lower", bounds[0], x, -np.inf)
     upper = _side(where, "upper", bounds[1], x, np.inf)
@@ -64,6 +67,19 @@ def check_bounds(where: str, bounds: Any, x: Tree) -> Box | None:
     return box
 
 
+_PAIR = "pass all lower bounds and all upper bounds, bounds=(lower, upper); pairs by unknown are SciPy's"
+
+
+def _are_pairs(bounds: Any) -> bool:
+    """Whether these look like SciPy's pairs, one for each unknown, or like one of them."""
+    pairs = bounds if isinstance(bounds, list) else [bounds]
+    ends = (type(None), int, float)
+    return all(
+        isinstance(p, (tuple, list)) and len(p) == 2 and all(isinstance(end, ends) for end in p)
+        for p in pairs
+    )
+
+
 def _side(where: str, name: str, side: Any, x: Tree, free: float) -> Tree | None:
     """One side of the bounds as a tree like x; None where it bounds nothing."""
     if side is None:
@@ -74,9 +90,9 @@ def _side(where: str, name: str, side: Any, x: Tree, free: float) -> Tree | None
         raise BadArgument(
             where,
             f"bounds ({name})",
-            got=f"a tree {jax.tree.structure(side)}",
-            want=f"a scalar, None, or a tree like x0, {jax.tree.structure(x)}",
-            do="give every leaf of x0 its bound, or None",
+            got=f"of the structure {structure_text(side, lambda leaf: leaf is None)}",
+            want=f"a number, None, or a tree like x0, {structure_text(x)}",
+            do=_PAIR if _are_pairs(side) else "give every leaf of x0 its bound, or None",
         ) from error
     sides = jax.tree.leaves(spread, is_leaf=lambda leaf: leaf is None)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(x)]
@@ -117,11 +133,11 @@ def _check_order(where: str, box: Box) -> None:
         wrong = np.isnan(low) | np.isnan(high) | (low > high) | (low == np.inf) | (high == -np.inf)
         if wrong.any():
             first = tuple(int(i) for i in np.argwhere(wrong)[0])
-            place = f"bounds{jax.tree_util.keystr(path)}{list(first) if first else ''}"
+            place = f"x0{jax.tree_util.keystr(path)}{list(first) if first else ''}"
             raise BadArgument(
                 where,
-                place,
-                got=f"lower {low[first]!s}, upper {high[first]!s}",
+                "bounds",
+                got=f"lower {low[first]!s}, upper {high[first]!s} at {place}",
                 want="lower <= upper, both numbers (or infinite on their own side)",
                 do="swap them, or pass None where there is no bound",
             )

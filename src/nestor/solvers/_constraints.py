@@ -13,7 +13,7 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
-from nestor.programs import Program, shape_text, trace_function
+from nestor.programs import Program, shape_text, structure_text, trace_function
 from nestor.settings import nearest, shown
 
 Tree = Any
@@ -33,6 +33,9 @@ class Constraint:
     Raises:
         BadArgument: (by the function it is passed to) neither `equal` nor a limit; both; limits that are crossed
             or NaN; a function that cannot be called or traced, or does not return real floating-point arrays.
+
+    Cost: its function is evaluated with the objective; m entries of its value make a Jacobian of m rows for `SQP`, and
+    one product with the transposed Jacobian a step for `AugmentedLagrangian`.
 
     >>> import jax.numpy as jnp, nestor
     >>> on_circle = nestor.Constraint(lambda x: jnp.sum(x**2), equal=2.0)
@@ -306,7 +309,7 @@ def _known(array: Any) -> bool:
 
 def _limits(where: str, place: str, limit: Any, shape: Any, dtype: Any) -> list[jax.Array | None]:
     """A vector, or None, for each leaf of the value."""
-    leaves, structure = jax.tree.flatten(shape)
+    leaves = jax.tree.leaves(shape)
     if limit is None:
         return [None] * len(leaves)
     is_none = lambda leaf: leaf is None  # noqa: E731
@@ -316,8 +319,8 @@ def _limits(where: str, place: str, limit: Any, shape: Any, dtype: Any) -> list[
         raise BadArgument(
             where,
             place,
-            got=f"a tree {jax.tree.structure(limit)}",
-            want=f"a scalar, or a tree like the value of fun, {structure}",
+            got=f"of the structure {structure_text(limit)}",
+            want=f"a number, or a tree like the value of fun, {structure_text(shape)}",
             do="give every leaf of the value its limit",
         ) from error
     return [_limit(where, place, one, leaf, dtype) for one, leaf in zip(spread, leaves, strict=True)]

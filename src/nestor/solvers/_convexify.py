@@ -36,7 +36,10 @@ def convexify(
     over = jnp.where(sizes > 0, sizes, 1.0)
     unit, aims = rows / over[:, None], targets / over
     weights, axes = jnp.linalg.eigh(unit.T @ unit)
-    spanned = weights > 1e-8
+    tiny = max(
+        1e-8, 32 * float(jnp.finfo(dtype).eps)
+    )  # rows that say something twice leave an eigenvalue of eps
+    spanned = weights > tiny
     inverse = jnp.where(spanned, 1 / jnp.where(spanned, weights, 1.0), 0.0)
     nearest = axes @ (inverse * (axes.T @ (unit.T @ aims)))  # the shortest d with rows d = targets
     across = (axes * spanned.astype(dtype)[None, :]) @ axes.T  # projects on the rows
@@ -55,7 +58,7 @@ def convexify(
     own = across @ (hessian / size) @ across
     lacking = mixed.T @ inverted @ mixed - own
     most = jnp.linalg.eigvalsh((lacking + lacking.T) / 2)[-1]
-    weight = jnp.where(most > 1e-8, 2 * most + 0.1, 0.0)
+    weight = jnp.where(most > tiny, 2 * most + 0.1, 0.0)
     convex = reduced + mixed + mixed.T + own + weight * across
     least = jnp.where(jnp.all(spanned), jnp.inf, least * size)
     return size * (convex + convex.T) / 2, -size * weight * nearest, least, along @ ways[:, 0]

@@ -13,7 +13,9 @@ import numpy as np
 
 from nestor import trees
 from nestor.errors import BadArgument
+from nestor.programs import is_traced, signature_that_refuses
 from nestor.solution import Solution
+from nestor.solvers import _checks
 from nestor.solvers._delivery import run
 from nestor.solvers._losses import check_loss
 from nestor.solvers._posing import Options, pose_squares
@@ -81,11 +83,13 @@ def curve_fit(
         A `CurveFit`: `.params`, `.errors`, `.covariance`, `.solution`.
 
     Raises:
-        BadArgument, SolveFailed: as `least_squares`.
+        BadArgument: as `least_squares`; an f that does not take two arguments; deviations that are not positive.
+        SolveFailed: as `least_squares`.
 
     The covariance is (J'J)⁻¹, with J the Jacobian of the weighted residuals at the answer (of a robust loss, of
     those that make J'J its Gauss-Newton Hessian), times 2 cost / (m - n) unless `absolute_sigma`; it takes no
-    notice of bounds. Cost: that of `least_squares`, and one Jacobian more.
+    notice of bounds. Cost: that of `least_squares`, and one Jacobian more. Source: Nocedal and Wright 2006, section
+    10.1; the scaling is that of SciPy's `curve_fit`.
 
     >>> import jax.numpy as jnp, nestor
     >>> t = jnp.linspace(0.0, 1.0, 20)
@@ -100,6 +104,7 @@ def curve_fit(
         where, solver, adjoint, tol, max_steps, raise_on_failure=raise_on_failure, bounds=bounds
     )
     residuals = _weighted(where, f, xdata, ydata, sigma)
+    _checks.check_start(where, "p0", p0)
     solution = run(pose_squares(residuals, p0, loss, f_scale, options), options)
     robust = check_loss(where, loss, f_scale, trees.float_dtype(solution.x))
     vector, back = trees.ravel(solution.x)
@@ -141,6 +146,15 @@ def _weighted(where: str, f: Any, xdata: Any, ydata: Tree, sigma: Any) -> Callab
             want="a function of (xdata, params)",
             do="pass the function first, then the data",
         )
+    signature = signature_that_refuses(f, 2)
+    if signature is not None:
+        raise BadArgument(
+            where,
+            "f",
+            got=f"a function with signature f{signature}",
+            want="callable with two arguments, xdata and the parameters, one tree like p0",
+            do="write lambda x, p: f(x, *p) for a function of SciPy's form, with p0 an array or a list of floats",
+        )
     y = jax.tree.map(jnp.asarray, ydata)
     if not jax.tree.leaves(y):
         raise BadArgument(where, "ydata", got=ydata, want="a tree of arrays", do="pass what is to be fitted")
@@ -172,6 +186,7 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
     one = isinstance(y, jax.Array) and y.ndim == 1
     if one and np.ndim(sigma) == 2 and np.shape(sigma) == (y.size, y.size):
         factor = jnp.linalg.cholesky(jnp.asarray(sigma))
+        _check_spread(where, factor, "a matrix that is not positive definite", "a covariance matrix")
         return lambda r: jax.scipy.linalg.solve_triangular(factor.astype(r.dtype), r, lower=True)
     try:
         spread = jax.tree.map(
@@ -187,4 +202,21 @@ def _weights(where: str, y: Tree, sigma: Any) -> Callable[[Tree], Tree]:
             want=f"None, a number, a tree like ydata, {jax.tree.map(jnp.shape, y)}, or a matrix (m, m)",
             do="give the standard deviation of each number, or their covariance",
         ) from error
+    _check_spread(where, spread, "with entries that are not > 0", "standard deviations > 0")
     return lambda r: jax.tree.map(lambda a, s: a / s.astype(a.dtype), r, spread)
+
+
+def _check_spread(where: str, spread: Tree, got: str, want: str) -> None:
+    """Whether deviations are positive, or the diagonal of a Cholesky factor is; traced ones are not looked at."""
+    if is_traced(spread) or all(
+        bool(np.all(np.asarray(jnp.diagonal(leaf) if want.startswith("a cov") else leaf) > 0))
+        for leaf in jax.tree.leaves(spread)
+    ):
+        return
+    raise BadArgument(
+        where,
+        "sigma",
+        got=got,
+        want=want,
+        do="leave out data that are known exactly, or give them a small one",
+    )

@@ -140,7 +140,11 @@ def argmin(
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
-        KeyboardInterrupt: after Ctrl-C, within about 0.2 s, whatever `on_failure` says.
+        KeyboardInterrupt: after Ctrl-C outside a trace, within about 0.2 s, whatever `on_failure` says; `minimize`
+            returns the best point so far.
+
+    Cost: that of `minimize`; a derivative is one linear solve with the Hessian at the answer, whatever the number of
+    steps, and compiles nothing new for other data.
 
     Source of the default derivative: the implicit function theorem, see `Implicit`.
 
@@ -182,7 +186,7 @@ def minimum(
     are exact, through `adjoint`.
 
     Args:
-        fun, x0, bounds, prox, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
+        fun, x0, bounds, constraints, prox, solver, adjoint, tol, max_steps, on_failure: as in `argmin`.
 
     Returns:
         The value, a scalar.
@@ -240,6 +244,9 @@ def find_root(
     Raises:
         BadArgument, SolveFailed: as `minimize`.
 
+    Cost: that of its solver (a Jacobian and an LU a step for `NewtonRoot`), and for a derivative one linear solve with
+    the Jacobian at the root. Compiled once for a program and its shapes.
+
     >>> import jax, nestor
     >>> root = lambda a: nestor.find_root(lambda z: z**3 - a, 1.0).x
     >>> round(float(jax.grad(root)(8.0)), 4)  # 1 / (3 * 8^(2/3))
@@ -281,6 +288,9 @@ def fixed_point(
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
+
+    Cost: one application of the map a step, and for a derivative one linear solve with I - dT at the answer. Compiled
+    once for a program and its shapes.
 
     >>> import jax.numpy as jnp, nestor
     >>> round(float(nestor.fixed_point(jnp.cos, 1.0).x), 3)
@@ -334,6 +344,9 @@ def least_squares(
 
     Raises:
         BadArgument, SolveFailed: as `minimize`.
+
+    Cost: that of its solver (for m residuals and n unknowns a Jacobian and 2 (m + n) n² operations a step, m n
+    numbers), and for a derivative one linear solve with n unknowns. Compiled once for a program and its shapes.
 
     >>> import jax.numpy as jnp, nestor
     >>> t = jnp.arange(4.0)

@@ -20,7 +20,7 @@ class Entropy:
     """The mirror map of relative entropy, log x: steps multiply, x <- x exp(-a grad), and are then normalised.
 
     For sets with `project_kl`: `Simplex`, `NonNegative`, `Transport`, `Birkhoff`. Your own mirror map is any
-    object with these two verbs.
+    object with these two verbs. Source: Beck and Teboulle 2003, section 5.
 
     >>> import nestor
     >>> nestor.MirrorDescent(nestor.Entropy()).mirror

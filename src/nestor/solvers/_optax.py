@@ -24,7 +24,7 @@ class Optax:
 
     What the transformation closes over (a traced learning rate, say) is an input of the solve like any other:
     `Unroll`, `Checkpoint` and `Forward` differentiate it. Converged when the gradient is small, as for every
-    solver; the answer without convergence is the best point seen.
+    solver; the answer without convergence is the best point seen. Cost: one gradient and the update a step.
 
     Args:
         start: the traced ``init`` of the transformation.

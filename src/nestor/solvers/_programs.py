@@ -18,9 +18,8 @@ from nestor.solvers._bounds import check_bounds, clip
 from nestor.solvers._cone_programs import CONE_PROGRAM, ConePoint, Data, give, product
 from nestor.solvers._constraints import Constraint
 from nestor.solvers._delivery import run
-from nestor.solvers._front import minimize
 from nestor.solvers._host_solvers import Clarabel, HiGHS
-from nestor.solvers._posing import Options, Posed
+from nestor.solvers._posing import Options, Posed, pose_minimization
 from nestor.solvers._program_data import Given, as_array, check_convex, check_solver, fitting, with_blocks
 from nestor.solvers._sqp import SQP
 
@@ -51,8 +50,13 @@ def solve_lp(
         solver: `HiGHS()` (the default), `Clarabel()`, or `SQP()`, which is compiled.
         adjoint, tol, raise_on_failure: as in `solve_cone`.
 
-    Returns, raises: as `solve_cone`; in `.kkt.constraints` the multipliers of A x = b and of G x <= h.
+    Returns:
+        A `Solution`, as of `solve_cone`; in `.kkt.constraints` the multipliers of A x = b and of G x <= h.
 
+    Raises:
+        BadArgument, SolveFailed: as `solve_cone`.
+
+    Cost: the simplex method on the host, in float64; a derivative is one dense linear solve with n + k + m unknowns.
     The derivative in c is zero wherever it exists, for x is a vertex. Where the best x are several,
     `.kkt.weakly_active` is not zero, and derivatives are those of the corner that was found.
 
@@ -221,17 +225,18 @@ def _by_sqp(
         return value if given.P is None else value + jnp.vdot(x, product(given.P, x), precision="highest") / 2
 
     start = jnp.zeros((n,), dtype)
-    return minimize(
-        objective,
-        start if x0 is None else fitting(where, "x0", as_array(where, "x0", x0, dtype), (n,), "q"),
+    begin = start if x0 is None else fitting(where, "x0", as_array(where, "x0", x0, dtype), (n,), "q")
+    options = Options(
+        where,
+        solver,
+        adjoint,
+        tol,
+        max_steps,
+        raise_on_failure=raise_on_failure,
         bounds=bounds,
         constraints=constraints,
-        solver=solver,
-        adjoint=adjoint,
-        tol=tol,
-        max_steps=max_steps,
-        raise_on_failure=raise_on_failure,
     )
+    return run(pose_minimization(objective, begin, options), options)
 
 
 def _times(rows: jax.Array) -> Any:

@@ -115,7 +115,7 @@ class _Units(NamedTuple):
 
 def _scaled(q: Quadratic) -> tuple[Quadratic, _Units]:
     """The program with curvatures, slopes and rows of size one."""
-    tiny = 1e-30
+    tiny = max(1e-30, float(jnp.finfo(q.low.dtype).tiny) ** 0.4)  # its square is no zero
     width = jnp.minimum(q.high - q.low, 1e10)
     steep = jnp.max(jnp.abs(q.linear))
     curves = jnp.maximum(jnp.abs(jnp.diagonal(q.hessian)), 1e-12 * jnp.max(jnp.abs(q.hessian)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from nestor import schedules, trees
 from nestor.errors import BadArgument
+from nestor.programs import structure_text
 
 Tree = Any
 
@@ -45,8 +46,8 @@ def _check_groups(owner: Any, schedule: Any, x: Tree) -> None:
         raise BadArgument(
             type(owner).__name__,
             "schedule",
-            got=f"one for the groups {jax.tree.structure(values)}",
-            want=f"for groups of the unknowns, {jax.tree.structure(x)}",
+            got=f"one for the groups {structure_text(values)}",
+            want=f"for groups of the unknowns, {structure_text(x)}",
             do="give the schedules the structure of x0, or of its upper branches",
         ) from error
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nestor import proximal, trees
 from nestor.errors import BadArgument
+from nestor.programs import structure_text
 from nestor.settings import shown
 from nestor.solvers._bounds import Box
 
@@ -88,8 +89,8 @@ def _check_prefix(where: str, term: proximal.Separate, x: Tree) -> None:
         raise BadArgument(
             where,
             "prox",
-            got=f"a tree {jax.tree.structure(term.terms, is_leaf=_is_leaf)}",
-            want=f"a penalty, or a tree like x0, {jax.tree.structure(x)}",
+            got=f"of the structure {structure_text(term.terms, _is_leaf)}",
+            want=f"a penalty, or a tree of them like x0, {structure_text(x)}",
             do="give every branch of x0 its penalty, or None",
         ) from error
 

@@ -56,13 +56,13 @@ def as_jax(module: Callable[..., Any]) -> Any:
     >>> nestor.minimize(loss, model.params).x["weight"].round(2).tolist()
     [[2.0, -1.0]]
     """
-    if not callable(module):
+    if not callable(module) or isinstance(module, type):
         raise BadArgument(
             _WHERE,
             "module",
             got=shown(module),
             want="a module or a function of PyTorch",
-            do="pass the module itself: nestor.torch.as_jax(module)",
+            do="pass the module itself, an object: module = torch.nn.Linear(2, 1); nestor.torch.as_jax(module)",
         )
     need_torch("nestor.torch.as_jax")
     if isinstance(module, importlib.import_module("torch").nn.Module):
