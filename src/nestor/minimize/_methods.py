@@ -248,8 +248,11 @@ def _check_number(where: str, name: str, value: Any) -> None:
     least = 0 if name in _COUNTS else None
     if name not in _NUMBERS or (value is None and least is not None):  # SciPy's None is no limit
         return
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if good and (least is None or (value >= least and (np.isinf(value) or value == int(value)))):
+    good = False
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        whole = bool(np.isinf(value)) or float(value).is_integer()
+        good = least is None or (value >= least and whole)
+    if good:
         return
     want = "a number" if least is None else "a whole number >= 0"
     do = f'write for example options={{"{name}": {"1e-6" if least is None else 100}}}'
