@@ -161,7 +161,9 @@ def test_a_killed_solve_goes_on_in_the_same_bits(tmp_path):
     assert code == 0
     whole, rest = json.loads(plain), json.loads(resumed)
     assert rest[1:] == whole[1:]
-    assert rest[0] == whole[0] - 6 + 1  # six were answered; the first is asked again, as a check
+    assert (
+        rest[0] == whole[0] - 6 + 2
+    )  # six were answered; the first and the last are asked again, as a check
 
 
 def test_a_journal_of_another_solve_is_refused(tmp_path):
@@ -170,7 +172,7 @@ def test_a_journal_of_another_solve_is_refused(tmp_path):
     calls = []
     again = run(lambda x: calls.append(1) or rosen(x), START, jac=der, checkpoint=path)
     np.testing.assert_array_equal(first.x, again.x)
-    assert len(calls) == 1
+    assert len(calls) == 2  # the first and the last answer are checked
     for other in ({"x0": START + 1}, {"fun": lambda x: rosen(x) + 1}, {"tol": 1e-3}, {"method": "CG"}):
         with pytest.raises(nestor.BadArgument, match="checkpoint"):
             run(**({"fun": rosen, "x0": START, "jac": der, "checkpoint": path} | other))

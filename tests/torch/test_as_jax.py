@@ -177,3 +177,33 @@ def test_a_mistake_is_explained():
         nestor.torch.as_jax(lambda x, y: x)(X, {1, 2})
     with pytest.raises(nestor.BadArgument, match="on the device 'meta'"):
         nestor.torch.as_jax(torch.nn.Linear(1, 1, device="meta"))
+
+
+def test_short_numbers_tensors_and_copies():
+    import pickle
+
+    short = nestor.torch.as_jax(torch.nn.Linear(2, 1).bfloat16())
+    assert short.params["weight"].dtype == jnp.bfloat16
+    assert short(short.params, jnp.ones((1, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+    double = nestor.torch.as_jax(torch.nn.Softplus())
+    np.testing.assert_allclose(double({}, torch.zeros(2)), np.log(2.0), rtol=1e-6)  # a tensor is an array
+    again = pickle.loads(pickle.dumps(nestor.torch.as_jax(torch.nn.Linear(2, 1))))
+    assert again(again.params, jnp.ones((1, 2), jnp.float32)).shape == (1, 1)
+
+
+def test_parameters_are_those_of_then():
+    net = torch.nn.Linear(64, 64)
+    model = nestor.torch.as_jax(net)
+    before = np.array(model.params["weight"])
+    with torch.no_grad():
+        net.weight.add_(1.0)
+    np.testing.assert_array_equal(model.params["weight"], before)
+
+
+def test_names_and_shapes_that_do_not_fit_are_refused(model):
+    with pytest.raises(nestor.BadArgument, match="wieght"):
+        nestor.torch.as_jax(torch.nn.Linear(2, 1))({"wieght": jnp.ones((1, 2))}, jnp.ones((1, 2)))
+    assert model({}, X).shape == (4, 1)  # all as the module has them
+    select = nestor.torch.as_jax(lambda x: x[x >= 0])
+    with pytest.raises(Exception, match=r"on zeros"):
+        jax.block_until_ready(select(jnp.asarray([-1.0, 1.0, 2.0])))

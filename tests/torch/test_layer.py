@@ -1,6 +1,7 @@
 """Functions of JAX as functions of PyTorch: values, memory, derivatives of every kind, and errors."""
 
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -272,3 +273,16 @@ def test_a_second_call_compiles_nothing():
         f(vector(1).requires_grad_()).sum().backward()
         nestor.torch.layer(lambda x: jnp.sin(x) * 2)(vector(2).requires_grad_()).sum().backward()
     assert count.number == 0
+
+
+def test_arrays_of_numpy_of_all_kinds_and_what_is_no_tensor():
+    double = nestor.torch.layer(lambda x: x * 2)
+    for array in (np.arange(6.0).reshape(2, 3).T[::-1], np.ones(2, ">f8"), np.array(3.0)):
+        np.testing.assert_array_equal(double(array), 2 * array)
+    with pytest.raises(nestor.BadArgument, match="traced"):
+        jax.jit(lambda x: double(x))(jnp.ones(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    with pytest.raises(nestor.BadArgument, match="dequantize"):
+        double(quantized)

@@ -14,6 +14,9 @@ from nestor.settings import shown
 Vector = np.ndarray
 
 
+_INTERIOR = 1e-2  # of the size of a bound, or of the width of the box
+
+
 class HostBox(NamedTuple):
     """Lower and upper bounds on the vector; an entry may be infinite."""
 
@@ -29,6 +32,17 @@ class HostBox(NamedTuple):
     def clip(self, x: Vector) -> Vector:
         """The nearest point of the box."""
         return np.minimum(np.maximum(x, self.lower), self.upper) if self.given else x
+
+    def interior(self, x: Vector) -> Vector:
+        """The nearest point a little away from every bound (Waechter and Biegler 2006, section 3.6)."""
+        if not self.given:
+            return x
+        finite = lambda side: np.where(np.isfinite(side), side, 0.0)  # noqa: E731
+        with np.errstate(over="ignore"):
+            width = _INTERIOR * (self.upper - self.lower)
+        low = self.lower + np.minimum(_INTERIOR * np.maximum(1.0, np.abs(finite(self.lower))), width)
+        high = self.upper - np.minimum(_INTERIOR * np.maximum(1.0, np.abs(finite(self.upper))), width)
+        return np.minimum(np.maximum(x, low), high)
 
     def projected(self, x: Vector, grad: Vector) -> Vector:
         """x - clip(x - grad), which vanishes at a solution."""
@@ -49,9 +63,9 @@ def check_bounds(where: str, bounds: Any, layout: Layout) -> HostBox:
     if bounds is None:
         return HostBox.free(layout.size)
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-        bounds = (bounds.lb, bounds.ub)
+        bounds = (layout.cut(bounds.lb), layout.cut(bounds.ub))
     elif is_list_of_pairs(bounds, [spec.shape for spec in layout.specs]):
-        bounds = pairs_as_sides(bounds)
+        bounds = pairs_as_sides(where, bounds)
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise BadArgument(
             where,
@@ -79,10 +93,29 @@ def is_list_of_pairs(bounds: Any, shapes: list[tuple[int, ...]]) -> bool:
     )
 
 
-def pairs_as_sides(bounds: Any) -> tuple[Vector, Vector]:
-    """SciPy's pairs as two vectors."""
-    side = lambda i, free: np.array([free if pair[i] is None else float(pair[i]) for pair in bounds])  # noqa: E731
-    return side(0, -np.inf), side(1, np.inf)
+def pairs_as_sides(where: str, bounds: Any) -> tuple[Vector, Vector]:
+    """SciPy's pairs as two vectors.
+
+    Raises:
+        BadArgument: something in a pair is no number.
+    """
+
+    def number(entry: int, end: Any, free: float) -> float:
+        if end is None:
+            return free
+        try:
+            return float(numbers(end).reshape(()))
+        except (TypeError, ValueError) as error:
+            raise BadArgument(
+                where,
+                f"bounds[{entry}]",
+                got=shown(bounds[entry]),
+                want="a pair of numbers or None",
+                do="write (0.0, None) for an unknown that is at least 0",
+            ) from error
+
+    lower = np.array([number(i, pair[0], -np.inf) for i, pair in enumerate(bounds)])
+    return lower, np.array([number(i, pair[1], np.inf) for i, pair in enumerate(bounds)])
 
 
 def _side(where: str, name: str, side: Any, layout: Layout, free: float) -> Vector:

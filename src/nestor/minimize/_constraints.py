@@ -5,6 +5,7 @@ Each is  lower <= c(x) <= upper  for a function of the tree that x0 is; an equal
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,18 @@ Vector = np.ndarray
 def are_given(constraints: Any) -> bool:
     """Whether there is a constraint: None and an empty list are none."""
     return constraints is not None and not (isinstance(constraints, (list, tuple)) and not constraints)
+
+
+def of_leaves(source: Any, layout: Layout) -> Any:
+    """The same constraint as a function of the list of leaves that x0 has."""
+    whole = lambda fun: lambda leaves, *args: fun(layout.tree(leaves), *args)  # noqa: E731
+    if isinstance(source, dict):
+        return {**source, "fun": whole(source["fun"])} if callable(source.get("fun")) else source
+    if callable(getattr(source, "fun", None)):
+        changed = copy.copy(source)
+        object.__setattr__(changed, "fun", whole(source.fun))
+        return changed
+    return source
 
 
 class HostConstraint:
@@ -49,6 +62,7 @@ class HostConstraint:
         leaves: list[Any] = []
         value = layout.framework.value(self.call, layout.leaves(x0))
         value = _as_arrays(where, self.name, value)
+        self.followed = layout.framework.differentiates
         self.root: Node = _look(value, self.name, leaves, [])
         self.sizes = [int(np.prod(_frameworks.shape_of(leaf), dtype=int)) for leaf in leaves]
         self.shapes = [_frameworks.shape_of(leaf) for leaf in leaves]
@@ -88,16 +102,38 @@ class HostConstraint:
         result = self.layout.framework.value(self.call, self.layout.leaves(x))
         leaves: list[Any] = []
         _look(_as_arrays(self.where, self.name, result), self.name, leaves, [])
-        return np.concatenate([_frameworks.numbers(leaf).reshape(-1) for leaf in leaves])
+        if [_frameworks.shape_of(leaf) for leaf in leaves] != self.shapes:
+            raise BadArgument(
+                self.where,
+                self.name,
+                got=f"a function that returned shapes {self.shapes} at the start, and others later",
+                want="one to values of the same shapes everywhere",
+                do="return one number for every condition, whether it is met or not",
+            )
+        try:
+            return np.concatenate([_frameworks.numbers(leaf).reshape(-1) for leaf in leaves])
+        except (TypeError, ValueError) as error:
+            raise BadArgument(
+                self.where,
+                self.name,
+                got=f"a function that returns what is not made of real numbers ({error})",
+                want="one that returns arrays of real numbers",
+                do="return the value that is limited",
+            ) from error
 
     def jacobian(self, x: Vector) -> np.ndarray:
         """Its derivative, (entries of the value, entries of x)."""
         layout = self.layout
         if callable(self.jac):
             return self._blocks(self.jac(layout.tree(layout.leaves(x)), *self.args))
-        if layout.framework.differentiates:
-            rows = [layout.framework.jacobian(part, layout.leaves(x)) for part in self.parts]
-            return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+        if self.followed:
+            try:
+                rows = [layout.framework.jacobian(part, layout.leaves(x)) for part in self.parts]
+                return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+            except (
+                _frameworks.NotFollowed
+            ):  # values that the framework did not compute: constants, NumPy's ...
+                self.followed = False
         rel = np.concatenate([np.full(spec.size, spec.eps**0.5) for spec in layout.specs])
         return _differences.jacobian(self.values, x, self.values(x), self.box, rel)
 
@@ -235,9 +271,19 @@ def _read(
         matrix = (
             source.A.toarray() if hasattr(source.A, "toarray") else np.atleast_2d(np.asarray(source.A, float))
         )
+        if matrix.shape[1] != layout.size:
+            raise BadArgument(
+                where,
+                f"{name}.A",
+                got=f"of shape {matrix.shape}",
+                want=f"a column for every entry of x0, {layout.size} of them",
+                do="order the columns as the leaves of x0",
+            )
+        _refuse_promises(where, name, source)
         flat = lambda tree: matrix @ layout.vector(layout.matched(name, tree))  # noqa: E731
         return _Outside(flat, matrix, layout).fun, lambda _: matrix, (), (source.lb, source.ub)
     if hasattr(source, "fun") and hasattr(source, "lb"):
+        _refuse_promises(where, name, source)
         return source.fun, source.jac, (), (source.lb, source.ub)
     if hasattr(source, "fun") and hasattr(source, "equal"):
         limits = [source.lower, source.upper]
@@ -262,8 +308,27 @@ def _read(
     )
 
 
+def _refuse_promises(where: str, name: str, source: Any) -> None:
+    """What a constraint object of SciPy's may say that is not honoured here."""
+    given = {
+        "keep_feasible": bool(np.any(getattr(source, "keep_feasible", False))),
+        "hess": callable(getattr(source, "hess", None)),
+        "finite_diff_rel_step": getattr(source, "finite_diff_rel_step", None) is not None,
+        "finite_diff_jac_sparsity": getattr(source, "finite_diff_jac_sparsity", None) is not None,
+    }
+    for field in (field for field, is_given in given.items() if is_given):
+        raise BadArgument(
+            where,
+            f"{name}.{field}",
+            got="given, which is not honoured here",
+            want="left out",
+            do="leave it out; what the solver may never leave, write as bounds",
+        )
+
+
 def _read_dictionary(where: str, name: str, source: dict[str, Any]) -> Any:
     kind, fun = source.get("type"), source.get("fun")
+    kind = kind.lower() if isinstance(kind, str) else kind
     if kind not in ("eq", "ineq") or not callable(fun):
         near = nearest(kind, ("eq", "ineq"))
         raise BadArgument(
@@ -282,11 +347,19 @@ def _read_dictionary(where: str, name: str, source: dict[str, Any]) -> Any:
             want="made of type, fun, jac and args",
             do="leave them out",
         )
-    args = source.get("args", ())
+    args, jac = source.get("args", ()), source.get("jac")
+    if not (callable(jac) or jac in (None, False, "2-point", "3-point", "cs")):
+        raise BadArgument(
+            where,
+            f"{name}.jac",
+            got=shown(jac),
+            want="a function of the tree",
+            do="pass one, or leave it out",
+        )
     return (
         fun,
-        source.get("jac"),
-        args if isinstance(args, tuple) else (args,),
+        jac,
+        tuple(args) if isinstance(args, (list, tuple)) else (args,),
         (0.0, 0.0 if kind == "eq" else np.inf),
     )
 

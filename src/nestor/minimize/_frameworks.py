@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.settings import shown
 
 Call = Callable[[list[Any]], Any]  # the user's function, of the list of leaves
 
@@ -109,6 +110,24 @@ def kind(value: Any) -> str:
     return ""
 
 
+def refuse_holders(where: str, leaves: list[Any]) -> None:
+    """Say how the arrays are got out of an object that holds some: a module of PyTorch, a variable of Keras.
+
+    Raises:
+        BadArgument: there is one among the leaves.
+    """
+    torch = sys.modules.get("torch")
+    for leaf in leaves:
+        do = ""
+        if torch is not None and isinstance(leaf, torch.nn.Module):
+            do = "pass dict(module.named_parameters()), and call torch.func.functional_call in fun"
+        elif type(leaf).__module__.partition(".")[0] == "keras" and hasattr(leaf, "value"):
+            do = "pass the values of Keras variables: [variable.value for variable in model.trainable_variables]"
+        if do:
+            kept = f"a {type(leaf).__name__}, which holds arrays"
+            raise BadArgument(where, "x0", got=kept, want="made of arrays", do=do)
+
+
 def framework_of(where: str, leaves: list[Any], paths: list[str]) -> Framework:
     """The one framework of all leaves; Python and NumPy scalars go with any.
 
@@ -136,8 +155,14 @@ def framework_of(where: str, leaves: list[Any], paths: list[str]) -> Framework:
 
 
 def numbers(leaf: Any) -> np.ndarray:
-    """The entries of anybody's array or number as float64."""
+    """The entries of anybody's array or number as float64.
+
+    Raises:
+        TypeError, ValueError: complex numbers, text, None, and what else is no array of real numbers.
+    """
     of = kind(leaf)
+    if leaf is None or isinstance(leaf, (str, bytes, complex)) or is_complex(leaf):
+        raise TypeError(f"{shown(leaf)} is no real number")
     if of == "torch":
         leaf = leaf.detach()
         leaf = (leaf if leaf.device.type == "cpu" else leaf.cpu()).double().numpy()
@@ -148,17 +173,54 @@ def numbers(leaf: Any) -> np.ndarray:
     return np.asarray(leaf, np.float64)
 
 
+def is_complex(leaf: Any) -> bool:
+    """Whether the entries of something are complex numbers."""
+    return isinstance(leaf, complex) or "complex" in str(getattr(leaf, "dtype", ""))
+
+
 def shape_of(leaf: Any) -> tuple[int, ...]:
     """The shape of anybody's array or number."""
     shape = getattr(leaf, "shape", None)
     return tuple(int(n) for n in (np.shape(leaf) if shape is None else shape))
 
 
+class NotFollowed(BadArgument):
+    """A framework cannot differentiate a function, since what it returns is not computed by that framework."""
+
+
+def not_followed(value: Any, name: str, operations: str, leave_out: str) -> NotFollowed:
+    """Why a value has no derivative.
+
+    Args:
+        value: what the function returned.
+        name: of what would follow it.
+        operations: what the value has to be computed by.
+        leave_out: what breaks the thread.
+    """
+    return NotFollowed(
+        "minimize",
+        "fun",
+        got=f"a function whose value {name} cannot follow back to x (a {type(value).__name__})",
+        want=f"computed from x by {operations}",
+        do=f"leave out {leave_out}, return (value, gradient), or pass jac=, which may be '2-point'",
+    )
+
+
+def no_number(value: Any) -> bool:
+    """Whether a value is NaN or infinite: then nothing is asked of its derivative."""
+    try:
+        entries = numbers(value)
+    except (TypeError, ValueError):
+        return False
+    return entries.size == 1 and not np.isfinite(entries).all()
+
+
 def not_floating(where: str, path: str, leaf: Any) -> BadArgument:
     """Why a leaf cannot be moved."""
     dtype = getattr(leaf, "dtype", None)
     got = f"a {type(leaf).__name__}" if dtype is None else f"of dtype {dtype}"
+    got = "a masked array" if isinstance(leaf, np.ma.MaskedArray) else got
     do = "convert it to floating point, or leave it out of x0 and close over it"
     if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
         got, do = f"the integer {leaf}", f"write {float(leaf)!r}, or leave it out of x0 and close over it"
-    return BadArgument(where, path, got=got, want="real and floating-point", do=do)
+    return BadArgument(where, path, got=got, want="real and floating-point, of at most 64 bits", do=do)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import math
 import os
@@ -14,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nestor import solvers
-from nestor.errors import BadArgument, SolveFailed
+from nestor.errors import BadArgument
 from nestor.minimize import _frameworks
-from nestor.minimize._box import is_list_of_pairs, pairs_as_sides
-from nestor.minimize._constraints import are_given
+from nestor.minimize._compiled import check_compilable, solve_compiled
 from nestor.minimize._host import WHERE, Request, solve
 from nestor.minimize._layout import Layout, _look
-from nestor.minimize._stretches import pace
+from nestor.minimize._stop import is_inside
 from nestor.minimize._watch import Budget
 from nestor.programs import is_traced, signature_that_refuses
 from nestor.settings import shown
@@ -77,7 +74,7 @@ def minimize(
             `Newton()`, `NewtonCG()`, `NonlinearCG()`, `GradientDescent()`, `LineSearchNewton()`,
             `LineSearchNewtonCG()`, or any optax transformation.
         jac: the gradient, a function to a tree like `x0`; True where `fun` returns a pair (seen without it too);
-            "2-point" or "3-point" for finite differences.
+            "2-point" or "3-point" for finite differences, whatever the framework could do.
         hess, hessp: second derivatives, (n, n) in the order of the leaves or a tree of trees; and a function
             of (x, p) to the Hessian times p. Without them the framework makes them where a method wants them,
             and differences of gradients with NumPy.
@@ -85,7 +82,7 @@ def minimize(
             numbers, arrays and None; or SciPy's list of pairs or `Bounds`. No point where `fun` is evaluated is
             outside, rounding to the dtype of a leaf and finite differences included.
         constraints: one or several of `nestor.Constraint`, SciPy's dictionaries and constraint objects; their
-            functions take the tree.
+            functions take the tree. On the host, one that the framework cannot follow is differenced.
         prox: for JAX: None, or g, so that fun + g is minimized: a penalty or a set of `nestor.proximal`, or a tree
             of them. The solution is differentiable in their settings.
         tol: converged when the largest entry of the projected gradient (of the Lagrangian) is at most
@@ -100,11 +97,12 @@ def minimize(
         callback: called with a `Report` after every evaluation; a true value or StopIteration stops the solve.
         progress: show a progress line on stderr.
         checkpoint: a file. A solve that was killed, called again with that file, ends in the same bits as if it
-            had not been: the host replays the answers of `fun` from it, a compiled solve goes on from its last
-            save. Remove the file to start anew.
+            had not been: the host replays the answers of `fun` from it (two are asked again, to see whether the data
+            are the same), a compiled solve goes on from its last save. Remove the file to start anew.
         raise_on_failure: raise `SolveFailed` unless converged (but not after Ctrl-C, which returns the best point so
             far; a compiled solve hears it at the next turn with `progress` or `callback`, else within about 0.2 s,
-            and not inside a trace. One that comes before a first turn is made raises KeyboardInterrupt).
+            and not inside a trace. One that comes before a first turn is made raises KeyboardInterrupt, and so does
+            one in a solve inside the objective of another, which then returns).
         options: of SciPy's method; one that it does not know is refused.
 
     Returns:
@@ -130,13 +128,22 @@ def minimize(
     >>> fit.x["a"].tolist(), fit.status.name
     ([2.0, 2.0], 'CONVERGED')
     """
-    return _sent(_asked(**locals()))
+    return _passed_on(_sent(_asked(**locals())))
 
 
 def minimize_with_steps(fun: Any, x0: Tree, args: Any, on_step: Any, **options: Any) -> Solution:
     """`minimize` on the host, with a function that is called with the tree after every iteration."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(minimize).parameters.items()}
-    return _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options), on_step=on_step))
+    return _passed_on(
+        _sent(_asked(**(defaults | {"fun": fun, "x0": x0, "args": args} | options), on_step=on_step))
+    )
+
+
+def _passed_on(solution: Solution) -> Solution:
+    """The solution; after Ctrl-C in a solve inside another one's objective, the outer one is to hear it, too."""
+    if is_inside() and not is_traced(solution.code) and solution.status == Status.INTERRUPTED:
+        raise KeyboardInterrupt("Ctrl-C in a solve inside the objective of another one")
+    return solution
 
 
 def _asked(
@@ -159,7 +166,7 @@ def _asked(
         method=method,
         solver=solver,
         budget=Budget(
-            _whole("max_steps", max_steps, 0),
+            max_steps,  # what is wrong with it is said by those who count
             _whole("max_evaluations", max_evaluations, 1),
             _seconds(max_seconds),
         ),
@@ -176,12 +183,14 @@ def _sent(asked: Request) -> Solution:
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
     scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
+    _frameworks.refuse_holders(WHERE, leaves)
+    scalars = any(isinstance(leaf, np.generic) for leaf in leaves)
     kinds = {_frameworks.kind(leaf) for leaf in leaves if not isinstance(leaf, np.generic)} - {""}
     if any(x is not None for x in (asked.solver, asked.adjoint, asked.prox)):
-        _check_compilable(asked, kinds)
-        return _compiled(asked, leaves)
-    if kinds <= {"jax"} and not scipys:
-        return _compiled(asked, leaves)
+        check_compilable(asked, kinds)
+        return solve_compiled(asked, leaves)
+    if kinds <= {"jax"} and not scipys and (kinds or not scalars):
+        return solve_compiled(asked, leaves)
     if not callable(asked.fun):
         raise BadArgument(
             WHERE,
@@ -190,12 +199,10 @@ def _sent(asked: Request) -> Solution:
             want="a function of one tree",
             do=f"pass the function itself, not its value, and pass it first: nestor.{WHERE}(fun, x0)",
         )
-    if kinds and not kinds <= {"numpy"}:
-        return _hosted(asked)
-    if not kinds and not any(isinstance(leaf, np.generic) for leaf in leaves):
-        return _hosted(asked)
+    if not kinds <= {"numpy"} or not (kinds or scalars):
+        return _hosted(asked, leaves)
     try:
-        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)))
+        return _hosted(dataclasses.replace(asked, fun=_Probe(asked.fun)), leaves)
     except _WrittenInJAX:
         asked = dataclasses.replace(asked, x0=_in_jax(asked.x0))
     return _sent(asked)
@@ -222,106 +229,12 @@ def _in_jax(x0: Tree) -> Tree:
     return layout.tree([jnp.asarray(leaf) for leaf in layout.matched("x0", x0)])
 
 
-def _check_compilable(asked: Request, kinds: set[str]) -> None:
-    name = next(name for name in ("solver", "adjoint", "prox") if getattr(asked, name) is not None)
-    if not kinds <= {"jax", "numpy"}:
-        raise BadArgument(
-            WHERE,
-            name,
-            got="given with arrays of another framework than JAX",
-            want="left out there: compiled solvers run programs of JAX",
-            do='pass method="L-BFGS-B" or another of SciPy\'s, or write fun with jax.numpy',
-        )
-    for other in ("method", "jac", "hess", "hessp", "options"):
-        if getattr(asked, other) is not None:
-            raise BadArgument(
-                WHERE,
-                other,
-                got=f"given beside {name}",
-                want="left out there: a compiled solver takes derivatives by JAX, and has its own settings",
-                do=f"leave out {other}, or {name}",
-            )
-
-
-# --- compiled ----------------------------------------------------------------------------------------
-
-
-def _compiled(asked: Request, leaves: list[Any]) -> Solution:
-    """By a solver of Nestor's."""
-    fun, args, budget = asked.fun, asked.args, asked.budget
-    called = (lambda x: fun(x, *args)) if args and callable(fun) else fun
-    steps = 1000 if budget.steps is None else budget.steps
-    most = budget.evaluations
-    short = most is not None and most - 1 < steps
-    options: dict[str, Any] = {
-        "bounds": _sides(asked.bounds, leaves),
-        "solver": asked.solver,
-        "adjoint": asked.adjoint,
-        "tol": asked.tol,
-        "max_steps": most - 1 if short and most is not None else steps,
-        "history": asked.history,
-        "callback": asked.callback,
-        "progress": asked.progress,
-        "prox": asked.prox,
-    }
-    if are_given(asked.constraints):
-        options["constraints"] = asked.constraints
-    if len(jax.tree.leaves(asked.x0)) != len(leaves) or _strange(asked.x0):
-        called, x0, options, back = _through_leaves(asked, called, options)
-    else:
-        x0, back = asked.x0, None
-    paced = asked.checkpoint is not None or budget.seconds is not None
-    if paced:
-        hand = functools.partial(pace, checkpoint=asked.checkpoint, max_seconds=budget.seconds)
-        solution = solvers.minimize_paced(called, x0, hand, raise_on_failure=False, **options)
-    elif not short and back is None:
-        return solvers.minimize(called, x0, raise_on_failure=asked.raise_on_failure, **options)
-    else:
-        solution = solvers.minimize(called, x0, raise_on_failure=False, **options)
-    if back is not None:
-        solution = dataclasses.replace(solution, x=back(solution.x))
-    if is_traced(solution.code):
-        return solution
-    if short and solution.status == Status.OUT_OF_STEPS:
-        solution = dataclasses.replace(solution, code=jnp.int32(int(Status.OUT_OF_EVALUATIONS)))
-    if asked.raise_on_failure and not solution.success and solution.status != Status.INTERRUPTED:
-        raise SolveFailed.of(WHERE, solution, "")
-    return solution
-
-
-def _strange(x0: Tree) -> bool:
-    """Whether JAX sees leaves in x0 that are dataclasses of arrays to us."""
-    return any(dataclasses.is_dataclass(leaf) for leaf in jax.tree.leaves(x0))
-
-
-def _sides(bounds: Any, leaves: list[Any]) -> Any:
-    """SciPy's pairs as lower and upper bounds; all else as it is."""
-    pairs = bounds is not None and is_list_of_pairs(bounds, [np.shape(leaf) for leaf in leaves])
-    return pairs_as_sides(bounds) if pairs else bounds
-
-
-def _through_leaves(
-    asked: Request, called: Any, options: dict[str, Any]
-) -> tuple[Any, list[Any], dict[str, Any], Callable[[list[Any]], Tree]]:
-    """A tree that JAX does not know as one, solved as the list of its leaves."""
-    layout = Layout(WHERE, "x0", asked.x0)
-    options, callback = dict(options), asked.callback
-    if options["bounds"] is not None and isinstance(options["bounds"], (tuple, list)):
-        options["bounds"] = tuple(layout.spread("bounds", side) for side in options["bounds"])
-    if callback is not None:
-        options["callback"] = lambda report: callback(
-            dataclasses.replace(report, x=layout.tree(jax.tree.leaves(report.x)))
-        )
-    leaves = layout.matched("x0", asked.x0)
-    return lambda parts: called(layout.tree(parts)), leaves, options, layout.tree
-
-
 # --- on the host -------------------------------------------------------------------------------------
 
 
-def _hosted(asked: Request) -> Solution:
+def _hosted(asked: Request, leaves: list[Any]) -> Solution:
     """By a method of SciPy's."""
-    if is_traced(asked.x0):
+    if is_traced(leaves):
         raise BadArgument(
             WHERE,
             "method",
@@ -383,7 +296,7 @@ def _check_args(fun: Any, args: tuple[Any, ...]) -> None:
 
 def _check_file(path: Any) -> None:
     """Whether a checkpoint is the name of a file."""
-    if path is None or (isinstance(path, (str, os.PathLike)) and not os.path.isdir(path)):
+    if path is None or (isinstance(path, (str, os.PathLike)) and path != "" and not os.path.isdir(path)):
         return
     raise BadArgument(
         WHERE,
@@ -416,8 +329,8 @@ def _tolerance(tol: Any) -> float | None:
 
 
 def _whole(name: str, value: Any, least: int) -> Any:
-    """A count; what is wrong with `max_steps` is said where it has always been."""
-    if value is None or name == "max_steps":
+    """A count, or None."""
+    if value is None:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
         return int(value)
@@ -429,7 +342,7 @@ def _whole(name: str, value: Any, least: int) -> Any:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value > 0:
         return float(value)
     raise BadArgument(
         WHERE, "max_seconds", got=shown(value), want="a number of seconds > 0", do="pass for example 60.0"

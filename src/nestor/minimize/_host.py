@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from nestor.minimize._layout import Layout
 from nestor.minimize._methods import Method, cannot, check_options, check_steps, method_called
 from nestor.minimize._objective import Objective
 from nestor.minimize._runs import End, run
+from nestor.minimize._stop import inside
 from nestor.minimize._watch import Budget, Watch
 from nestor.solution import History, Solution, Stats, Status
 from nestor.solvers import ProgressBar
@@ -75,7 +77,8 @@ def solve(request: Request, layout: Layout) -> Solution:
     ready = _prepare(request, layout)
     watch = ready.watch
     try:
-        end = run(watch, ready.method, ready.options, ready.start, ready.tol, request.tol, ready.second)
+        with inside():
+            end = run(watch, ready.method, ready.options, ready.start, ready.tol, request.tol, ready.second)
     finally:
         watch.journal.close()
         if watch.bar is not None:
@@ -91,21 +94,24 @@ def solve(request: Request, layout: Layout) -> Solution:
 
 def _prepare(request: Request, layout: Layout) -> _Ready:
     box = check_bounds(WHERE, request.bounds, layout)
-    start = box.clip(layout.rounded(layout.vector(layout.matched("x0", request.x0))))
+    start = box.clip(layout.rounded(layout.flat("x0", request.x0)))
     constrained = are_given(request.constraints)
     method = method_called(WHERE, request.method, bounds=box.given, constraints=constrained, size=layout.size)
     options = check_options(WHERE, method, request.options)
-    _check_derivatives(request, layout, method)
+    _check_derivatives(request, layout, method, box)
     objective = Objective(WHERE, layout, request.fun, request.args, request.jac, request.hess, request.hessp)
     objective.box = box
     constraints = Constraints(WHERE, layout, request.constraints, start, box) if constrained else None
     tol, budget = _tolerance(request.tol, options, layout, objective, method), request.budget
     budget = budget._replace(steps=check_steps(WHERE, budget.steps))
     if "maxiter" in options and method.name != "COBYLA":
-        budget = budget._replace(steps=_fewer(budget.steps, options.pop("maxiter")))
+        budget = budget._replace(steps=_fewer(budget.steps, options, "maxiter"))
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
-            budget = budget._replace(evaluations=_fewer(budget.evaluations, options.pop(name)))
+            most = _fewer(budget.evaluations, options, name)
+            budget = budget._replace(
+                evaluations=None if most is None else max(1, most)
+            )  # SciPy makes one, too
     sign = (
         b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
     )
@@ -122,30 +128,43 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
         bar=ProgressBar(WHERE, budget.evaluations) if request.progress else None,
         on_step=request.on_step,
     )
-    second = request.hess is not None or request.hessp is not None or layout.framework.differentiates
+    differenced = isinstance(request.jac, str)
+    followed = layout.framework.differentiates and not differenced
+    second = request.hess is not None or request.hessp is not None or followed
     return _Ready(layout, method, options, watch, tol, start, method.second or (method.matrix and second))
 
 
-def _fewer(given: int | None, option: Any) -> int:
+def _fewer(given: int | None, options: dict[str, Any], name: str) -> int | None:
+    """A budget and SciPy's option of that name, which is taken out; None and infinity are no limits."""
+    option = options.pop(name)
+    if option is None or math.isinf(option):
+        return given
     return int(option) if given is None else min(given, int(option))
 
 
-def _check_derivatives(request: Request, layout: Layout, method: Method) -> None:
+def _check_derivatives(request: Request, layout: Layout, method: Method, box: HostBox) -> None:
     """A derivative that is given is used, and one that is needed is there."""
-    if callable(request.jac) and not method.gradient:
+    if (callable(request.jac) or isinstance(request.jac, str)) and not method.gradient:
         raise cannot(WHERE, method, "jac")
     for name, given in (("hess", request.hess), ("hessp", request.hessp)):
         able = method.matrix if name == "hess" else method.product or method.second
         if given is not None and not able:
             raise cannot(WHERE, method, name)
-    known = layout.framework.differentiates or request.jac not in (None, False, "2-point", "3-point")
-    if method.second and not known and request.hess is None and request.hessp is None:
-        known = isinstance(request.fun(request.x0, *request.args), (tuple, list))  # (value, gradient)
+    differenced = isinstance(request.jac, str)
+    followed = layout.framework.differentiates and not differenced
+    known = followed or request.hess is not None or request.hessp is not None
+    known = known or not (differenced or request.jac in (None, False))
+    if method.second and not known and not differenced:
+        leaves = layout.leaves(box.clip(layout.flat("x0", request.x0)))
+        known = isinstance(
+            request.fun(layout.tree(leaves), *request.args), (tuple, list)
+        )  # (value, gradient)
+    without = "finite differences have" if differenced else "NumPy has"
     if method.second and not known:
         raise BadArgument(
             WHERE,
             "method",
-            got=f"{method.name}, which wants second derivatives, and NumPy has none",
+            got=f"{method.name}, which wants second derivatives, and {without} none",
             want="one that does with values, or jac= or hess= beside it",
             do='pass jac=, or let fun return (value, gradient), or write method="BFGS"',
         )

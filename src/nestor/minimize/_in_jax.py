@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import BadArgument
-from nestor.minimize._frameworks import Call, Spec, not_floating
+from nestor.minimize._frameworks import Call, NotFollowed, Spec, not_floating
 from nestor.programs import Program, is_traced, trace_function
 
 
@@ -54,12 +54,15 @@ class InJAX:
     def value_and_grad(self, call: Call, leaves: list[Any]) -> tuple[Any, list[Any] | None]:
         """The objective and its gradient in one program."""
         prepared = _prepared(call, leaves)
-        if prepared is None:
-            return call(leaves), None
+        if isinstance(prepared, BadArgument):
+            result = call(leaves)
+            if isinstance(result, (tuple, list)):
+                return result, None
+            raise _untraceable(prepared)
         program, captured, _ = prepared
         if isinstance(program.out_shape, (tuple, list)):
             return _compiled(program).value(captured, leaves), None
-        if getattr(program.out_shape, "shape", None) != ():  # refused by whoever reads the value
+        if int(np.prod(getattr(program.out_shape, "shape", (0,)))) != 1:  # refused by whoever reads the value
             return _compiled(program).value(captured, leaves), leaves
         return _compiled(program).value_and_grad(captured, leaves)
 
@@ -89,36 +92,35 @@ class InJAX:
 
     def _run(self, what: str, call: Call, leaves: list[Any], *more: Any) -> Any:
         prepared = _prepared(call, leaves)
-        if prepared is None:
+        if isinstance(prepared, BadArgument):
             if what == "value":
                 return call(leaves)
-            raise BadArgument(
-                "minimize",
-                "fun",
-                got="a function that JAX cannot trace",
-                want="traceable where second derivatives are wanted",
-                do="write it with jax.numpy throughout, or use a method without Hessians",
-            )
+            raise _untraceable(prepared)
         program, captured, _ = prepared
         return getattr(_compiled(program), what)(captured, leaves, *more)
 
 
-def _prepared(call: Any, leaves: list[Any]) -> tuple[Program, list[Any], Any] | None:
-    """The traced program of a call, kept beside it; None for one that cannot be traced but brings its gradient."""
+def _prepared(call: Any, leaves: list[Any]) -> tuple[Program, list[Any], Any] | BadArgument:
+    """The traced program of a call, kept beside it; why not, for a function that can only be called."""
     kept = getattr(call, "prepared", None)
     if kept is None:
         kept = _trace(call, leaves)
         call.prepared = kept
-    return None if kept == () else kept
+    return kept
+
+
+def _untraceable(why: BadArgument) -> NotFollowed:
+    do = f"{why.do}; or pass jac=, which may be '2-point'"
+    return NotFollowed(why.where, why.argument, got=why.shown, want=why.want, do=do)
 
 
 def _trace(call: Any, leaves: list[Any]) -> Any:
     try:
         prepared = trace_function("minimize", "fun", call, leaves)
     except BadArgument as error:
-        if error.__cause__ is not None and isinstance(call(leaves), (tuple, list)):
-            return ()  # it brings its own gradient, and runs as it is
-        raise
+        if error.__cause__ is None:
+            raise
+        return error  # it may bring its own gradient, or need none: then it runs as it is
     if is_traced(prepared[1]):
         raise BadArgument(
             "minimize",
@@ -134,7 +136,7 @@ def _trace(call: Any, leaves: list[Any]) -> Any:
 def _compiled(program: Program) -> _Compiled:
     def value(captured: list[Any], leaves: list[Any]) -> Any:
         result = program(captured, leaves)
-        return result[0] if isinstance(result, (tuple, list)) else result
+        return jnp.reshape(result[0] if isinstance(result, (tuple, list)) else result, ())
 
     grad = jax.grad(value, argnums=1)
 
@@ -143,7 +145,7 @@ def _compiled(program: Program) -> _Compiled:
 
     return _Compiled(
         value=jax.jit(program),
-        value_and_grad=jax.jit(jax.value_and_grad(program, argnums=1)),
+        value_and_grad=jax.jit(jax.value_and_grad(value, argnums=1)),
         hessian=jax.jit(jax.jacfwd(grad, argnums=1)),
         product=jax.jit(product),
         jacobian=jax.jit(jax.jacrev(program, argnums=1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from nestor.minimize._frameworks import Call, Spec, not_floating
@@ -20,7 +21,7 @@ class InNumPy:
         specs = []
         for leaf, path in zip(leaves, paths, strict=True):
             dtype = getattr(leaf, "dtype", np.dtype(float) if isinstance(leaf, float) else None)
-            if dtype is None or dtype.kind not in "fV" or dtype.itemsize > 8 or dtype.names is not None:
+            if dtype is None or not _is_floating(dtype) or isinstance(leaf, np.ma.MaskedArray):
                 raise not_floating(where, path, leaf)
             specs.append(Spec(np.shape(leaf), dtype, type(leaf)))
         return specs
@@ -54,6 +55,14 @@ class InNumPy:
     def jacobian(self, call: Call, leaves: list[Any]) -> Any:
         """NumPy has none."""
         raise NotImplementedError("NumPy has no derivatives")
+
+
+def _is_floating(dtype: Any) -> bool:
+    """NumPy's own of at most 64 bits, in any byte order, and the short ones that other packages add."""
+    try:
+        return dtype.itemsize <= 8 and jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        return False
 
 
 FRAMEWORK = InNumPy()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nestor.minimize._frameworks import Call, Spec, not_floating
+from nestor.minimize._frameworks import Call, Spec, is_complex, no_number, not_floating, not_followed
 
 tf: Any = importlib.import_module("tensorflow")  # optional: this file is imported when tensors have come
 
@@ -26,7 +26,7 @@ class InTensorFlow:
         specs = []
         for leaf, path in zip(leaves, paths, strict=True):
             if isinstance(leaf, (float, np.floating)):
-                specs.append(Spec((), np.dtype(first.as_numpy_dtype), (first, float)))
+                specs.append(Spec((), np.dtype(first.as_numpy_dtype), (first, type(leaf))))
                 continue
             if not isinstance(leaf, (tf.Tensor, tf.Variable)) or not leaf.dtype.is_floating:
                 raise not_floating(where, path, leaf)
@@ -39,9 +39,9 @@ class InTensorFlow:
         return tf.convert_to_tensor(numbers.astype(spec.dtype).reshape(spec.shape), dtype=spec.like[0])
 
     def give(self, numbers: np.ndarray, spec: Spec) -> Any:
-        """A tensor, a variable or a float, as it was."""
-        if spec.like[1] is float:
-            return float(numbers[0])
+        """A tensor, a variable or a number, as it was."""
+        if issubclass(spec.like[1], (float, np.floating)):
+            return spec.like[1](numbers[0])
         tensor = self.make(numbers, spec)
         return tf.Variable(tensor) if spec.like[1] is tf.Variable else tensor
 
@@ -56,9 +56,15 @@ class InTensorFlow:
             result = call(leaves)
         if isinstance(result, (tuple, list)):
             return result, None
-        if tf.size(result) != 1:
+        if result is None or is_complex(result) or tf.size(result) != 1:
             return result, leaves  # refused by whoever reads the value
-        return result, tape.gradient(result, leaves, unconnected_gradients=_ZERO)
+        grads = tape.gradient(result, leaves) if tf.is_tensor(result) else [None]
+        if any(grad is not None for grad in grads):
+            pairs = zip(grads, leaves, strict=True)
+            return result, [tf.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]
+        if no_number(result):
+            return result, [tf.fill(leaf.shape, tf.constant(np.nan, leaf.dtype)) for leaf in leaves]
+        raise _lost(result)
 
     def hessian(self, call: Call, leaves: list[Any]) -> list[list[np.ndarray]]:
         """The Jacobian of the gradient, tape around tape."""
@@ -78,16 +84,28 @@ class InTensorFlow:
         """One tape, and its Jacobian."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(leaves)
-            result = tf.reshape(call(leaves), [-1])
+            found = call(leaves)
+            result = tf.reshape(found, [-1])
+        if not tf.is_tensor(found) or all(grad is None for grad in tape.gradient(result, leaves)):
+            raise _lost(found)
         return _rows(tape, result, leaves)
 
     def _grads(self, call: Call, leaves: list[Any]) -> list[Any]:
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as inner:
             inner.watch(leaves)
             result = call(leaves)
             result = result[0] if isinstance(result, (tuple, list)) else result
+        known = tf.is_tensor(result)
+        if not known or all(grad is None for grad in inner.gradient(result, leaves)):
+            raise _lost(result)
         grads = inner.gradient(result, leaves, unconnected_gradients=_ZERO)
         return [tf.convert_to_tensor(grad) for grad in grads]
+
+
+def _lost(result: Any) -> Exception:
+    return not_followed(
+        result, "GradientTape", "TensorFlow operations", ".numpy(), float() and tf.stop_gradient"
+    )
 
 
 def _rows(tape: Any, result: Any, leaves: list[Any]) -> list[np.ndarray]:

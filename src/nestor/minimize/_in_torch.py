@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nestor.errors import BadArgument
-from nestor.minimize._frameworks import Call, Spec, not_floating
+from nestor.minimize._frameworks import Call, Spec, is_complex, no_number, not_floating, not_followed
 
 torch: Any = importlib.import_module("torch")  # optional: this file is imported when tensors have come
 
@@ -27,25 +30,32 @@ class InTorch:
         specs = []
         for leaf, path in zip(leaves, paths, strict=True):
             if isinstance(leaf, (float, np.floating)):
-                specs.append(Spec((), np.dtype(float), (torch.float64, device, float)))
+                specs.append(Spec((), np.dtype(float), (torch.float64, device, type(leaf))))
                 continue
             if not isinstance(leaf, torch.Tensor) or not leaf.dtype.is_floating_point:
                 raise not_floating(where, path, leaf)
-            kind = torch.nn.Parameter if isinstance(leaf, torch.nn.Parameter) else torch.Tensor
-            specs.append(Spec(tuple(leaf.shape), _precision(leaf.dtype), (leaf.dtype, leaf.device, kind)))
+            if leaf.layout is not torch.strided:
+                raise BadArgument(
+                    where, path, got=f"of layout {leaf.layout}", want="dense", do="pass its .to_dense()"
+                )
+            again = torch.Tensor
+            if isinstance(leaf, torch.nn.Parameter):
+                again = functools.partial(torch.nn.Parameter, requires_grad=leaf.requires_grad)
+            specs.append(Spec(tuple(leaf.shape), _precision(leaf.dtype), (leaf.dtype, leaf.device, again)))
         return specs
 
     def make(self, numbers: np.ndarray, spec: Spec) -> Any:
         """A tensor that autograd follows."""
-        return self._tensor(numbers, spec).requires_grad_(True)
+        with torch.inference_mode(False):
+            return self._tensor(numbers, spec).requires_grad_(True)
 
     def give(self, numbers: np.ndarray, spec: Spec) -> Any:
-        """A detached tensor, a parameter or a float, as it was."""
-        kind = spec.like[2]
-        if kind is float:
-            return float(numbers[0])
+        """A detached tensor, a parameter or a number, as it was."""
+        again = spec.like[2]
+        if isinstance(again, type) and issubclass(again, (float, np.floating)):
+            return again(numbers[0])
         tensor = self._tensor(numbers, spec)
-        return torch.nn.Parameter(tensor) if kind is torch.nn.Parameter else tensor
+        return tensor if again is torch.Tensor else again(tensor)
 
     def _tensor(self, numbers: np.ndarray, spec: Spec) -> Any:
         dtype, device, _ = spec.like
@@ -53,48 +63,53 @@ class InTorch:
 
     def value(self, call: Call, leaves: list[Any]) -> Any:
         """The objective."""
-        with torch.enable_grad():  # the function may differentiate by itself
+        with _following():  # the function may differentiate by itself
             return call(leaves)
 
     def value_and_grad(self, call: Call, leaves: list[Any]) -> tuple[Any, list[Any] | None]:
         """One backward pass."""
-        with torch.enable_grad():
+        with _following():
             result = call(leaves)
-        if isinstance(result, (tuple, list)):
-            return result, None
-        if isinstance(result, torch.Tensor) and result.numel() != 1:
-            return result, leaves  # refused by whoever reads the value
-        grads = torch.autograd.grad(_followed(result), leaves, allow_unused=True)
-        return result, [_or_zero(grad, leaf) for grad, leaf in zip(grads, leaves, strict=True)]
+            if isinstance(result, (tuple, list)):
+                return result, None
+            if isinstance(result, torch.Tensor) and (result.numel() != 1 or is_complex(result)):
+                return result, leaves  # refused by whoever reads the value
+            if not getattr(result, "requires_grad", False) and no_number(result):
+                return result, [torch.full_like(leaf, torch.nan) for leaf in leaves]
+            grads = _slopes(result, leaves)
+            return result, [_or_zero(grad, leaf) for grad, leaf in zip(grads, leaves, strict=True)]
 
     def hessian(self, call: Call, leaves: list[Any]) -> list[list[np.ndarray]]:
         """A backward pass for every unknown, all at once where every operation can be batched."""
-        grads = self._tracked(call, leaves)
-        return [_rows(grad.reshape(-1), leaves) for grad in grads]
+        with _following():
+            grads = self._tracked(call, leaves)
+            return [_rows(grad.reshape(-1), leaves) for grad in grads]
 
     def product(self, call: Call, leaves: list[Any], direction: list[Any]) -> list[Any]:
         """A backward pass through a backward pass."""
-        grads = self._tracked(call, leaves)
-        kept = [(g, v.detach()) for g, v in zip(grads, direction, strict=True) if g.requires_grad]
-        if not kept:
-            return [torch.zeros_like(leaf) for leaf in leaves]
-        seconds = torch.autograd.grad(
-            [g for g, _ in kept], leaves, [v.to(g.dtype) for g, v in kept], allow_unused=True
-        )
+        with _following():
+            grads = self._tracked(call, leaves)
+            kept = [(g, v.detach()) for g, v in zip(grads, direction, strict=True) if g.requires_grad]
+            if not kept:
+                return [torch.zeros_like(leaf) for leaf in leaves]
+            seconds = torch.autograd.grad(
+                [g for g, _ in kept], leaves, [v.to(g.dtype) for g, v in kept], allow_unused=True
+            )
         return [_or_zero(second, leaf) for second, leaf in zip(seconds, leaves, strict=True)]
 
     def jacobian(self, call: Call, leaves: list[Any]) -> list[np.ndarray]:
         """A backward pass for every entry."""
-        with torch.enable_grad():
-            result = call(leaves).reshape(-1)
-        return _rows(result, leaves)
+        with _following():
+            result = call(leaves)
+            if not getattr(result, "requires_grad", False):
+                raise _lost(result)
+            return _rows(result.reshape(-1), leaves)
 
     def _tracked(self, call: Call, leaves: list[Any]) -> list[Any]:
-        with torch.enable_grad():
-            result = call(leaves)
-            if isinstance(result, (tuple, list)):  # the user's gradient may not be one that can be followed
-                result = result[0]
-            grads = torch.autograd.grad(_followed(result), leaves, create_graph=True, allow_unused=True)
+        result = call(leaves)
+        if isinstance(result, (tuple, list)):  # the user's gradient may not be one that can be followed
+            result = result[0]
+        grads = _slopes(result, leaves, create_graph=True)
         return [_or_zero(grad, leaf) for grad, leaf in zip(grads, leaves, strict=True)]
 
 
@@ -130,17 +145,41 @@ def _or_zero(grad: Any, leaf: Any) -> Any:
     return torch.zeros_like(leaf) if grad is None else grad
 
 
-def _followed(result: Any) -> Any:
-    """A value that autograd can start from."""
+@contextlib.contextmanager
+def _following() -> Iterator[None]:
+    """Autograd listens, whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _slopes(result: Any, leaves: list[Any], create_graph: bool = False) -> Any:
+    """The derivatives of a value; None for leaves that it does not depend on."""
     if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        raise _lost(result)
+    try:
+        return torch.autograd.grad(
+            result.reshape(()),
+            leaves,
+            create_graph=create_graph,
+            allow_unused=True,
+            retain_graph=create_graph,
+        )
+    except RuntimeError as error:
+        if "second time" not in str(error):
+            raise
         raise BadArgument(
             "minimize",
             "fun",
-            got=f"a function whose value autograd cannot follow back to x (a {type(result).__name__})",
-            want="computed from x by PyTorch operations",
-            do="leave out .detach(), .item(), .numpy() and torch.no_grad(), or return (value, gradient)",
-        )
-    return result.reshape(())
+            got="a function that has called .backward(), which frees what the gradient is computed from",
+            want="one that returns its value, and is differentiated here",
+            do="leave .backward() out; or return (value, gradient), or detach what is computed outside fun",
+        ) from error
+
+
+def _lost(result: Any) -> Exception:
+    return not_followed(
+        result, "autograd", "PyTorch operations", ".detach(), .item(), .numpy() and torch.no_grad()"
+    )
 
 
 def _precision(dtype: Any) -> Any:

@@ -2,7 +2,8 @@
 
 A host solver is deterministic: given the same answers it asks the same questions. So the file holds the answers in
 order, each with a digest of its question and a checksum, and a resumed solve is replayed from it, bit for bit, until
-it ends; from there on it goes on and writes.
+it ends; from there on it goes on and writes. The first and the last answers are asked again and compared, so that
+data which changed on the way are noticed. Nothing is written before the first answer is there.
 
 A record is handed to the operating system before the solver sees it: a killed process loses nothing that the solver
 knew. It is forced to the disk once a second, so a power cut loses at most that; a record that was cut off, or whose
@@ -45,28 +46,30 @@ class Journal:
 
     def __init__(self, where: str, path: Any, sign: bytes = b""):
         self.where, self.path, self.replayed = where, None if path is None else Path(path), 0
+        self._start = _MAGIC + sign
         self._pending: list[tuple[bytes, bytes, Vector]] = []
         self._file: BinaryIO | None = None
         self._forced = 0.0
-        if self.path is not None:
-            self._open(self.path, _MAGIC + sign)
 
     def asked(self, what: str, x: Vector, compute: Callable[[], Vector]) -> tuple[Vector, bool]:
         """The answer to a question, and whether it was in the journal."""
-        if self._file is None:
+        if self.path is None:
             return compute(), False
-        kind, question = what.encode(), _digest(x)
+        kind, question, computed = what.encode(), _digest(x), None
+        if self._file is None:
+            computed = np.asarray(compute(), np.float64)
+            self._open(self.path, self._start)
         if self.replayed < len(self._pending):
             wrote, asked, answer = self._pending[self.replayed]
             if (wrote, asked) != (kind, question):
                 raise self._another("the solve asks something else than it did then")
-            if self.replayed == 0 and not np.allclose(
-                compute(), answer, rtol=1e-6, atol=1e-12, equal_nan=True
-            ):
-                raise self._another("the objective has another value at the start")
+            if computed is None and self.replayed == len(self._pending) - 1:
+                computed = np.asarray(compute(), np.float64)
+            if computed is not None and not _same(computed, answer):
+                raise self._another("the functions have other values than they had then")
             self.replayed += 1
             return answer.copy(), True
-        answer = np.asarray(compute(), np.float64)
+        answer = np.asarray(compute(), np.float64) if computed is None else computed
         self._write(kind, question, answer)
         return answer, False
 
@@ -125,6 +128,10 @@ def _records(saved: bytes, begin: int) -> tuple[list[tuple[bytes, bytes, Vector]
         found.append((kind, question, np.frombuffer(body)))
         begin = end
     return found, begin
+
+
+def _same(one: Vector, other: Vector) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-6, atol=1e-12, equal_nan=True)
 
 
 def _digest(x: Vector) -> bytes:

@@ -71,6 +71,31 @@ class Layout:
             )
         self.eps = max(spec.eps for spec in self.specs)
 
+    def flat(self, argument: str, tree: Tree) -> np.ndarray:
+        """The entries of a tree of the user's that must be like x0, float64."""
+        leaves = self.matched(argument, tree)
+        try:
+            return self.vector(leaves)
+        except (TypeError, ValueError) as error:
+            raise BadArgument(
+                self.where,
+                argument,
+                got=f"not made of real numbers ({error})",
+                want="a tree of arrays like x0",
+                do="return arrays of real numbers",
+            ) from error
+
+    def cut(self, side: Any) -> Any:
+        """One side of SciPy's `Bounds`: a number for all, or one vector, as a tree like x0."""
+        array = np.asarray(side)
+        if array.size == 1:
+            return array.item()
+        if array.shape != (self.size,):
+            return side
+        return self.tree(
+            [array[place].reshape(spec.shape) for place, spec in zip(self.slices, self.specs, strict=True)]
+        )
+
     def vector(self, leaves: list[Any]) -> np.ndarray:
         """The entries of all leaves, float64."""
         out = np.empty(self.size)
@@ -107,6 +132,8 @@ class Layout:
         found: list[Any] = [None] * len(self.specs)
         for index, leaf in self._pairs(argument, self.root, tree, argument):
             shape, want = _frameworks.shape_of(leaf), self.specs[index].shape
+            if leaf is None:
+                raise self._mismatch(argument, self.paths[index], "None", "an array")
             if shape != want and not (np.prod(shape, dtype=int) == 1 == np.prod(want, dtype=int)):
                 raise BadArgument(
                     self.where,
@@ -153,7 +180,8 @@ class Layout:
             except (KeyError, IndexError, AttributeError, TypeError, ValueError):
                 raise self._mismatch(argument, path, tree, f"like x0 there, {node.kind}") from None
             yield from self._pairs(argument, child, below, f"{path}{_step(key)}", prefix)
-        if isinstance(tree, (list, tuple)) and len(tree) != len(node.keys):
+        counted = isinstance(tree, (list, tuple)) or _frameworks.kind(tree) != ""
+        if counted and len(tree) != len(node.keys):
             raise self._mismatch(argument, path, f"of length {len(tree)}", f"of length {len(node.keys)}")
 
     def _mismatch(self, argument: str, path: str, got: Any, want: str, keys: Any = ()) -> BadArgument:

@@ -24,6 +24,7 @@ class Method:
         options: the names that it knows.
         limits: those that bound its work, set so that only the user's budgets end a run.
         tight: what makes it go on, given the gradient that is wanted.
+        interior: whether it starts, and stays, between the bounds: from a point on one it does not get away.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Method:
     options: tuple[str, ...] = ()
     limits: tuple[tuple[str, int], ...] = (("maxiter", 15000),)
     tight: tuple[tuple[str, float | None], ...] = (("gtol", None),)  # None: the gradient that is wanted
+    interior: bool = False
 
     def tightened(self, target: float) -> dict[str, float]:
         """The options of a second run, from the best point of the first."""
@@ -151,7 +153,9 @@ METHODS = {
                 *("factorization_method", "disp"),
             ),
             limits=(("maxiter", 3000),),
-            tight=(("gtol", None), ("xtol", 1e-14), ("barrier_tol", 1e-10)),
+            # it ends where the gradient of its barrier function is small, which is no solution yet
+            tight=(("gtol", 1e-14), ("xtol", 1e-14), ("barrier_tol", 1e-10)),
+            interior=True,
         ),
         Method("dogleg", matrix=True, second=True, options=_TRUST),
         Method("trust-ncg", matrix=True, product=True, second=True, options=_TRUST),
@@ -241,9 +245,14 @@ _NUMBERS = (
 
 def _check_number(where: str, name: str, value: Any) -> None:
     """Options that are numbers are numbers: SciPy says no word of which one is not."""
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     least = 0 if name in _COUNTS else None
-    if name not in _NUMBERS or (good and (least is None or (value == int(value) and value >= least))):
+    if name not in _NUMBERS or (value is None and least is not None):  # SciPy's None is no limit
+        return
+    good = False
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        whole = bool(np.isinf(value)) or float(value).is_integer()
+        good = least is None or (value >= least and whole)
+    if good:
         return
     want = "a number" if least is None else "a whole number >= 0"
     do = f'write for example options={{"{name}": {"1e-6" if least is None else 100}}}'

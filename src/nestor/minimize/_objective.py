@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.minimize import _differences
 from nestor.minimize._box import HostBox
-from nestor.minimize._frameworks import numbers
+from nestor.minimize._frameworks import NotFollowed, is_complex, numbers
 from nestor.minimize._layout import Layout
 from nestor.minimize._stop import Stop
 from nestor.solution import Status
@@ -35,6 +36,8 @@ class Objective:
     Attributes:
         exact: whether gradients are the framework's or the user's, not finite differences.
         calls, most: how often the user's function was called for a value or a gradient, and how often it may be.
+        until: when time is up; the first call may always be made.
+        followed: whether derivatives of higher order are the framework's.
     """
 
     def __init__(
@@ -43,17 +46,23 @@ class Objective:
         self.where, self.layout, self.framework = where, layout, layout.framework
         self.call, self.args = Called(fun, layout, args), args
         self.jac, self.hess, self.hessp = jac, hess, hessp
-        self.exact = layout.framework.differentiates or callable(jac) or jac is True
+        self.followed = layout.framework.differentiates and jac is None
+        self.differenced = isinstance(jac, str)
+        framework = layout.framework.differentiates and not self.differenced
+        self.exact = framework or callable(jac) or jac is True
         self.central = jac == "3-point"
         self.box = HostBox.free(layout.size)
         self.calls = 0
         self.most: int | None = None
+        self.until: float | None = None
         self._seen_pair = jac is True
 
     def spend(self, calls: int) -> None:
         """Count calls that are about to be made; none may be when there are none left."""
         if self.most is not None and self.calls >= self.most:
             raise Stop(Status.OUT_OF_EVALUATIONS)
+        if self.until is not None and self.calls and time.monotonic() >= self.until:
+            raise Stop(Status.OUT_OF_TIME)
         self.calls += calls
 
     def value(self, x: Vector) -> tuple[float, Vector | None]:
@@ -67,10 +76,10 @@ class Objective:
         if callable(self.jac):
             value, _ = self.value(x)
             tree = self.jac(self.layout.tree(self.layout.leaves(x)), *self.args)
-            return value, self._gradient("jac", tree)
-        if not self.framework.differentiates or self._seen_pair:
+            return value, self.layout.flat("jac", tree)
+        if not self.framework.differentiates or self._seen_pair or self.differenced:
             value, grad = self.value(x)
-            return value, self.differences(x, value) if grad is None else grad
+            return value, self._differences(x, value) if grad is None else grad
         self.spend(1)
         result, grads = self.framework.value_and_grad(self.call, self.layout.leaves(x))
         if grads is None:
@@ -79,6 +88,15 @@ class Objective:
             return self._scalar(result), grad
         return self._scalar(result), self.layout.vector(grads)
 
+    def _differences(self, x: Vector, value: float) -> Vector:
+        if not np.isfinite(value):
+            return np.full_like(x, np.nan)
+        try:
+            return self.differences(x, value)
+        except Stop as stop:
+            stop.value = value
+            raise
+
     def differences(self, x: Vector, value: float, central: bool | None = None) -> Vector:
         """The gradient by finite differences that stay inside the bounds."""
         both = self.central if central is None else central
@@ -86,7 +104,12 @@ class Objective:
 
     def exact_gradient(self, x: Vector, value: float) -> Vector:
         """The best gradient there is, for the verdict."""
-        return self.value_and_grad(x)[1] if self.exact else self.differences(x, value, central=True)
+        try:
+            if self.exact:
+                return self.value_and_grad(x)[1]
+        except NotFollowed:  # a method without gradients has come here with a function that has none
+            self.exact = False
+        return self.differences(x, value, central=True)
 
     def hessian(self, x: Vector) -> np.ndarray:
         """The dense Hessian, (n, n)."""
@@ -95,7 +118,7 @@ class Objective:
             return self._matrix(self.hess(self.layout.tree(self.layout.leaves(x)), *self.args))
         if callable(self.hessp):
             return _symmetric(np.stack([self.product(x, unit) for unit in np.eye(n)]))
-        if self.framework.differentiates and self.jac is None:
+        if self.followed:
             rows = self.framework.hessian(self.call, self.layout.leaves(x))
             return _symmetric(np.concatenate([np.concatenate(row, axis=1) for row in rows]))
         slope = lambda z: self.value_and_grad(z)[1]  # noqa: E731
@@ -107,16 +130,13 @@ class Objective:
         layout = self.layout
         if callable(self.hessp):
             tree = self.hessp(layout.tree(layout.leaves(x)), layout.tree(layout.leaves(p)), *self.args)
-            return layout.vector(layout.matched("hessp", tree))
+            return layout.flat("hessp", tree)
         if callable(self.hess):
             return self.hessian(x) @ p
-        if self.framework.differentiates and self.jac is None:
+        if self.followed:
             return layout.vector(self.framework.product(self.call, layout.leaves(x), layout.leaves(p)))
-        size = float(np.linalg.norm(p))
-        if size == 0:
-            return np.zeros_like(p)
-        step = self.layout.eps**0.5 * max(1.0, float(np.linalg.norm(x))) / size
-        return (self.value_and_grad(x + step * p)[1] - self.value_and_grad(x)[1]) / step
+        slope = lambda z: self.value_and_grad(z)[1]  # noqa: E731
+        return _differences.along(slope, x, p, self.box, self.layout.eps**0.5)
 
     def _plain(self, x: Vector) -> float:
         return self.value(x)[0]
@@ -139,7 +159,7 @@ class Objective:
             )
         if not pair:
             return result, None
-        if len(result) != 2 or self.jac is False or callable(self.jac):
+        if len(result) != 2 or self.jac is False or self.differenced or callable(self.jac):
             raise BadArgument(
                 self.where,
                 "fun",
@@ -148,20 +168,7 @@ class Objective:
                 do="return the value alone" if len(result) == 2 else "return value, or value, gradient",
             )
         self._seen_pair = self.exact = True
-        return result[0], self._gradient("the gradient of fun", result[1])
-
-    def _gradient(self, name: str, tree: Any) -> Vector:
-        leaves = self.layout.matched(name, tree)
-        try:
-            return self.layout.vector(leaves)
-        except (TypeError, ValueError) as error:
-            raise BadArgument(
-                self.where,
-                name,
-                got=f"not numbers ({error})",
-                want="a tree of arrays like x0",
-                do="return arrays",
-            ) from error
+        return result[0], self.layout.flat("the gradient of fun", result[1])
 
     def _scalar(self, value: Any) -> float:
         if value is None:
@@ -172,7 +179,7 @@ class Objective:
                 want="one that returns a real number",
                 do="return the objective",
             )
-        imaginary = isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
+        imaginary = is_complex(value)
         try:
             array = np.zeros(np.shape(value)) if imaginary else numbers(value)
         except (TypeError, ValueError) as error:
@@ -196,6 +203,23 @@ class Objective:
 
     def _matrix(self, result: Any) -> np.ndarray:
         """A Hessian, (n, n) in the order of the leaves, or a tree of trees of blocks."""
+        n = self.layout.size
+        if hasattr(result, "matmat"):  # a linear operator of SciPy's
+            result = result.matmat(np.eye(n))
+        try:
+            return self._blocks(result)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, BadArgument):
+                raise
+            raise BadArgument(
+                self.where,
+                "hess",
+                got=f"a function that returns no Hessian ({error})",
+                want=f"one to a matrix of {n} x {n}, or a tree of trees of blocks",
+                do="order rows and columns as the leaves of x0, or leave hess out",
+            ) from error
+
+    def _blocks(self, result: Any) -> np.ndarray:
         n = self.layout.size
         array = result if hasattr(result, "shape") or hasattr(result, "todense") else None
         if array is not None and int(np.prod(array.shape)) == n * n:

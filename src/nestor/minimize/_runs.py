@@ -3,7 +3,8 @@
 The first run is SciPy's own, with its defaults, so it visits the points that SciPy visits; but L-BFGS-B does not end
 on a small decrease of the objective where the condition of a solution does not hold. Where SciPy stops at a point that
 is no solution, although there is budget left, it is run once more from the best point with its stopping rules
-tightened, and ends as soon as the condition of a solution holds.
+tightened, and ends as soon as the condition of a solution holds. Where it ends at a point that does not meet the
+constraints, one that does is looked for: if there is none, the problem is infeasible there, else it goes on from it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nestor.minimize._methods import Method
+from nestor.minimize._restoration import nearest_feasible
 from nestor.minimize._scipy import call_scipy
 from nestor.minimize._stop import Stop
 from nestor.minimize._verdict import Verdict, judge
@@ -66,6 +68,8 @@ def run(
         first = watch.at(start)
         if not np.isfinite(first.value):
             return End(Status.NOT_FINITE, first, None, tol)
+        if watch.budget.steps == 0:
+            raise Stop(Status.OUT_OF_STEPS)
         own_rules = any(name in options for name in _STOPS)  # the user says when to stop
         if method.name == "L-BFGS-B" and not own_rules:
             court.hear(_with_our_rule(watch, method, options, start, given_tol, court.known_target()))
@@ -73,6 +77,13 @@ def run(
             court.hear(_once(watch, method, options, start, given_tol, second))
         if not court.best.verdict.converged and not own_rules:
             court.hear(_again(watch, method, options, court, second))
+        if not court.best.verdict.feasible:
+            met = nearest_feasible(watch, court.best.at.x)
+            court.infeasible = met is None
+            if met is not None and not own_rules:
+                court.hear(
+                    _once(watch, method, options | method.tightened(court.target() / 2), met, None, second)
+                )
     except Stop as stop:
         status = stop.status
     except KeyboardInterrupt:
@@ -90,12 +101,17 @@ class _Heard(NamedTuple):
 
 
 class _Court:
-    """Judges points, and knows the best of those that it judged."""
+    """Judges points, and knows the best of those that it judged.
+
+    Attributes:
+        infeasible: whether no point that meets the constraints was found near the best, although one was looked for.
+    """
 
     def __init__(self, watch: Watch, method: Method, tol: float):
         self.watch, self.method, self.tol = watch, method, tol
         self._best: _Heard | None = None
         self._target: float | None = None
+        self.infeasible = False
 
     @property
     def best(self) -> _Heard:
@@ -149,6 +165,7 @@ class _Court:
         dear = self.watch.constraints is not None or not self.watch.objective.exact
         if best.grad is not None or not may or dear:
             return best.grad
+        self.watch.objective.until = None
         try:
             return self.watch.gradient_at(best)
         except Stop:  # there are no evaluations left
@@ -180,6 +197,8 @@ class _Court:
         judged = judge(
             layout, seen.x, grad, watch.box, watch.constraints, seen.values, jacobian, self.tol, self.tol
         )
+        if not np.isfinite(seen.value):
+            return judged._replace(converged=False)
         if judged.converged:  # without the gradient at the start, which may be dear
             self._target = self._target or self.tol
             return judged
@@ -196,7 +215,7 @@ class _Court:
         if not np.isfinite(at.value) or (verdict is not None and not np.isfinite(verdict.optimality)):
             return Status.NOT_FINITE
         if verdict is not None and not verdict.feasible:
-            return next((s for s in Status if s.name == "INFEASIBLE"), Status.STALLED)
+            return Status.INFEASIBLE if self.infeasible else Status.STALLED
         return Status.STALLED
 
 

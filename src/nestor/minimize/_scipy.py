@@ -11,7 +11,9 @@ import numpy as np
 from nestor.errors import BadArgument
 from nestor.minimize import _threads
 from nestor.minimize._methods import Method
+from nestor.minimize._stop import Stop
 from nestor.minimize._watch import Watch
+from nestor.solution import Status
 
 Vector = np.ndarray
 
@@ -51,12 +53,11 @@ def call_scipy(
         fill = (lambda p: p) if free.all() else (lambda p: _placed(blank, free, p))
         arguments["hessp"] = lambda z, p: narrow(watch.product(widen(z), fill(p)))
     if watch.box.given:
-        inside = method.name == "trust-constr"
         sides: Any = watch.box.lower[free], watch.box.upper[free]
-        arguments["bounds"] = Bounds(*sides, keep_feasible=inside)
+        arguments["bounds"] = Bounds(*sides, keep_feasible=method.interior)
     if watch.constraints is not None:
         arguments["constraints"] = _constraints(watch, method, widen, free)
-    before = watch.points
+    before, start = watch.points, (watch.box.interior(x) if method.interior else x)[free]
     unread = {"TNC": ("maxiter",), "L-BFGS-B": ("disp", "iprint")}.get(method.name, ())  # SciPy's say so, too
     limits = {name: value for name, value in options.items() if name not in unread}
     with warnings.catch_warnings(), _threads.one_thread() as threads:
@@ -65,13 +66,17 @@ def call_scipy(
         try:
             result = minimize(
                 fun,
-                x[free],
+                start,
                 method=method.name,
                 tol=tol,
                 options=limits,
                 callback=lambda z, *_: watch.step(widen(np.asarray(z))),
                 **arguments,
             )
+        except Stop as stop:
+            if stop.status != Status.STALLED:
+                raise
+            return None  # it walks in circles
         except Exception as error:
             if error is watch.error:
                 raise

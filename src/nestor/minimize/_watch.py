@@ -21,6 +21,11 @@ from nestor.solvers import Report
 Vector = np.ndarray
 
 
+# So many values in a row that are not finite (20 n with many unknowns), or iterations and questions without a new
+# point, and a solver is lost: some of SciPy's walk in circles where NaN is compared with something.
+_LOST, _CIRCLES = 1000, 100
+
+
 class Seen(NamedTuple):
     """A point that was evaluated."""
 
@@ -102,7 +107,8 @@ class Watch:
         self.target: float | None = None
         self.rule: Rule | None = None
         self.stood: Seen | None = None
-        self.until = None if budget.seconds is None else time.monotonic() + budget.seconds
+        objective.until = None if budget.seconds is None else time.monotonic() + budget.seconds
+        self._odd = self._again = 0  # values in a row that were not finite, and what came without a new point
         self._jacobian: tuple[bytes, np.ndarray] | None = None
 
     def at(self, x: Vector) -> Seen:
@@ -110,9 +116,29 @@ class Watch:
         x = self.box.clip(np.asarray(x, np.float64))
         for seen in reversed(self.recent):
             if seen.x[0] == x[0] and seen.x[-1] == x[-1] and np.array_equal(seen.x, x):
+                self._count_known()
                 return seen
-        self._check_budget()
-        seen = self._evaluate(x.copy())
+        self._again = 0
+        self.objective.spend(0)
+        try:
+            seen = self._evaluate(x.copy())
+        except Stop as stop:
+            if stop.value is not None:  # nothing is left for the differences
+                self._note(self._without_gradient(x.copy(), stop.value))
+            raise
+        better = self._note(seen)
+        self._check_value(seen, better)
+        if self.target is not None and better and seen.optimality <= self.target:
+            raise Stop(Status.CONVERGED)
+        return seen
+
+    def _count_known(self) -> None:
+        self._again += 1
+        if self._again > _CIRCLES:
+            raise Stop(Status.STALLED)
+
+    def _note(self, seen: Seen) -> bool:
+        """Whether the point is the best so far."""
         better = self.best is None or seen.better_than(self.best, self.slack)
         if better:
             self.best = seen
@@ -120,9 +146,15 @@ class Watch:
         self.first = self.first or seen
         self.recent.append(seen)
         self._tell(seen, better)
-        if self.target is not None and better and seen.optimality <= self.target:
-            raise Stop(Status.CONVERGED)
-        return seen
+        return better
+
+    def _check_value(self, seen: Seen, better: bool) -> None:
+        """End a solve that has fallen without bound, or has been lost where there are no values."""
+        if better and seen.value == -np.inf and seen.violation <= self.slack:
+            raise Stop(Status.UNBOUNDED)
+        self._odd = 0 if np.isfinite(seen.value) else self._odd + 1
+        if self._odd > max(_LOST, 20 * seen.x.size):
+            raise Stop(Status.NOT_FINITE)
 
     def forget(self) -> None:
         """Evaluate anew where it is asked again: gradients are made in another way from here on."""
@@ -140,6 +172,12 @@ class Watch:
             self._jacobian = key, found.reshape(-1, x.size)
         return self._jacobian[1]
 
+    def constraint_values(self, x: Vector) -> Vector:
+        """The values of all constraints at x, where the objective is not wanted."""
+        assert self.constraints is not None
+        constraints, x = self.constraints, self.box.clip(np.asarray(x, np.float64))
+        return self.asked("c", x, lambda: constraints.values(x))
+
     def hessian(self, x: Vector) -> np.ndarray:
         """The Hessian of the objective at x."""
         x = self.box.clip(np.asarray(x, np.float64))
@@ -154,10 +192,12 @@ class Watch:
     def step(self, x: Vector, *_: Any) -> None:
         """One more iteration of the solver."""
         self.steps += 1
+        self._count_known()
         if self.rule is not None:
             self._obey(self.rule, self.at(x))
         if self.on_step is not None:
-            self.on_step(self.objective.layout.answer(np.asarray(x, np.float64)))
+            on_step, tree = self.on_step, self.objective.layout.answer(np.asarray(x, np.float64))
+            self._called(lambda: on_step(tree) is None)
         if self.budget.steps is not None and self.steps >= self.budget.steps:
             raise Stop(Status.OUT_OF_STEPS)
 
@@ -180,9 +220,9 @@ class Watch:
 
     def asked(self, what: str, x: Vector, compute: Callable[[], Vector]) -> Vector:
         """An answer of the user's functions: from the journal, or computed and written down."""
+        before = self.objective.calls
 
         def counted() -> Vector:
-            before = self.objective.calls
             with contextlib.nullcontext() if self.around is None else self.around():
                 numbers = compute()
             return np.concatenate([[float(self.objective.calls - before)], numbers])
@@ -193,16 +233,12 @@ class Watch:
             self.error = error
             raise
         if replayed:
-            self.objective.calls += int(found[0])
+            self.objective.calls = before + int(found[0])
         return found[1:]
 
     def _evaluate(self, x: Vector) -> Seen:
         def compute() -> Vector:
-            if self.gradient:
-                value, grad = self.objective.value_and_grad(x)
-            else:
-                value, grad = self.objective.value(x)
-            values = None if self.constraints is None else self.constraints.values(x)
+            value, grad, values = self._computed(x)
             parts = [np.array([value, float(grad is not None)])]
             return np.concatenate([*parts, *(part for part in (grad, values) if part is not None)])
 
@@ -215,11 +251,17 @@ class Watch:
             x, value, grad, None if self.constraints is None else found[2 + has_grad * x.size :]
         )
 
+    def _computed(self, x: Vector) -> tuple[float, Vector | None, Vector | None]:
+        value, grad = self.objective.value_and_grad(x) if self.gradient else self.objective.value(x)
+        return value, grad, None if self.constraints is None else self.constraints.values(x)
+
+    def _without_gradient(self, x: Vector, value: float) -> Seen:
+        return self._seen(x, value, None, None if self.constraints is None else self.constraints.values(x))
+
     def _plain(self, x: Vector) -> Seen:
         try:
             with contextlib.nullcontext() if self.around is None else self.around():
-                value, grad = self.objective.value_and_grad(x) if self.gradient else self.objective.value(x)
-                values = None if self.constraints is None else self.constraints.values(x)
+                value, grad, values = self._computed(x)
             return self._seen(x, value, grad, values)
         except Exception as error:
             self.error = error
@@ -235,11 +277,6 @@ class Watch:
             violation = self.constraints.violation(values)
         return Seen(x, value, grad, values, violation, optimality)
 
-    def _check_budget(self) -> None:
-        self.objective.spend(0)
-        if self.until is not None and self.points and time.monotonic() >= self.until:
-            raise Stop(Status.OUT_OF_TIME)
-
     def _tell(self, seen: Seen, better: bool) -> None:
         """History, progress, callback."""
         number, self.points = self.points, self.points + 1
@@ -251,14 +288,16 @@ class Watch:
         report = Report(number, seen.value, seen.optimality, better, shown)
         if self.bar is not None:
             self.bar(report)
-        if self.callback is None:
-            return
+        callback = self.callback
+        if callback is not None and self._called(lambda: bool(callback(report))):
+            raise Stop(Status.STOPPED)
+
+    def _called(self, asks: Callable[[], bool]) -> bool:
+        """What a function of the user's says; one that raises StopIteration ends the solve."""
         try:
-            stop = bool(self.callback(report))
+            return asks()
         except StopIteration:
-            stop = True
+            raise Stop(Status.STOPPED) from None
         except Exception as error:
             self.error = error
             raise
-        if stop:
-            raise Stop(Status.STOPPED)

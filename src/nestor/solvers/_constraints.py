@@ -219,6 +219,7 @@ def _from_dictionary(where: str, place: str, given: Mapping[str, Any]) -> Constr
     """SciPy's {"type": "eq" or "ineq", "fun": ..., "args": ...}; a "jac" is not needed, and not called."""
     unknown = [key for key in given if key not in _KEYS]
     kind = given.get("type")
+    kind = kind.lower() if isinstance(kind, str) else kind
     if unknown or "fun" not in given or kind not in ("eq", "ineq"):
         near = nearest(unknown[0], _KEYS) if unknown else None
         do = 'write {"type": "eq", "fun": f} for f(x) = 0, {"type": "ineq", "fun": f} for f(x) >= 0'
@@ -230,7 +231,7 @@ def _from_dictionary(where: str, place: str, given: Mapping[str, Any]) -> Constr
             do=f"write {near!r}; {do}" if near else do,
         )
     fun, extra = given["fun"], given.get("args", ())
-    extra = extra if isinstance(extra, tuple) else (extra,)
+    extra = tuple(extra) if isinstance(extra, (list, tuple)) else (extra,)
     called = (lambda x: fun(x, *extra)) if extra else fun
     return Constraint(called, equal=0.0) if kind == "eq" else Constraint(called, lower=0.0)
 

@@ -31,12 +31,14 @@ def as_jax(module: Callable[..., Any]) -> Any:
 
     Returns:
         For a module a function of the parameters and of what it takes, with an attribute `params`: those of now, a
-        dictionary of JAX arrays by name; `module.load_state_dict(jax.tree.map(torch.from_dlpack, params),
-        strict=False)` is the way back. For a function a function with the same arguments. Arrays among them
-        become tensors, everything else is handed on as it is and must be hashable; the result is a tree of arrays.
+        dictionary of JAX arrays by name; names that are left out of it are as the module has them.
+        `module.load_state_dict(jax.tree.map(torch.from_dlpack, params), strict=False)` is the way back. For a
+        function a function with the same arguments. Arrays and tensors among them become tensors, everything else is
+        handed on as it is and must be hashable; the result is a tree of arrays.
 
     Raises:
-        BadArgument: no function; a module that is not on the CPU; a result that is no tree of tensors.
+        BadArgument: no function; a module that is not on the CPU; a result that is no tree of tensors, or that is of
+            another shape than on zeros; parameters that the module does not have.
         MissingExtra: PyTorch is not installed.
 
     Cost: it is run once, on zeros, for every combination of shapes, to know the shapes of its results. A
@@ -88,6 +90,9 @@ class _Function:
     def __repr__(self) -> str:
         return f"nestor.torch.as_jax({self._fun!r})"
 
+    def __reduce__(self) -> Any:
+        return as_jax, (self._fun,)
+
 
 class _Module(_Function):
     """What `as_jax` returns for a module.
@@ -97,7 +102,10 @@ class _Module(_Function):
     """
 
     def __init__(self, module: Any):
+        from nestor.torch._host import numpy_from
+
         torch = importlib.import_module("torch")
+        known = {*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers())}
         values = dict(module.named_parameters())
         for name, value in (*values.items(), *module.named_buffers()):
             if value.device.type != "cpu":
@@ -110,21 +118,39 @@ class _Module(_Function):
                 )
 
         def fun(params: Any, *args: Any, **kwargs: Any) -> Any:
+            odd = set(params) - known if isinstance(params, dict) else {type(params).__name__}
+            if odd:
+                raise BadArgument(
+                    _WHERE,
+                    "params",
+                    got=f"with {sorted(odd)}, which {type(module).__name__} does not have",
+                    want="a dictionary of arrays by the names of its parameters",
+                    do="start from .params of what as_jax returns",
+                )
             buffers = {name: value.clone() for name, value in module.named_buffers()}
             return torch.func.functional_call(module, {**buffers, **params}, args, kwargs)
 
         super().__init__(fun)
         self._module = module
-        self.params = {name: jnp.asarray(value.detach().numpy()) for name, value in values.items()}
+        self.params = {name: jnp.array(numpy_from(value.detach())) for name, value in values.items()}
 
     def __repr__(self) -> str:
         return f"nestor.torch.as_jax({self._module!r})"
 
+    def __reduce__(self) -> Any:
+        return as_jax, (self._module,)
+
 
 def _parts(leaves: list[Any], structure: Any) -> tuple[tuple[Any, ...], list[Any]]:
     """What is no array, None in the place of one, with its type; and the arrays."""
+    from nestor.torch._tensors import array_from, torch
+
     rest, arrays = [], []
     for i, leaf in enumerate(leaves):
+        if isinstance(leaf, torch.Tensor):
+            arrays.append(jnp.array(array_from(_WHERE, name_of_leaf(structure, i), leaf)))
+            rest.append(None)
+            continue
         if isinstance(leaf, (jax.Array, np.ndarray)):
             arrays.append(jnp.asarray(leaf))
             rest.append(None)
@@ -170,4 +196,18 @@ def _source(
         )
     inputs = tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes)
     found = tuple(shape_of(leaf, x64) for leaf in leaves)
-    return Source(lambda *tensors: tuple(jax.tree.leaves(whole(*tensors))), inputs, found), out
+    return Source(lambda *tensors: tuple(_leaves(whole(*tensors), out, found)), inputs, found), out
+
+
+def _leaves(results: Any, structure: Any, shapes: tuple[Any, ...]) -> list[Any]:
+    """The tensors of a result, which must be as it was on zeros."""
+    leaves, now = jax.tree.flatten(results)
+    if now != structure or any(tuple(leaf.shape) != s.shape for leaf, s in zip(leaves, shapes, strict=True)):
+        raise BadArgument(
+            _WHERE,
+            "module",
+            got=f"a function that returned {[s.shape for s in shapes]} on zeros, and something else later",
+            want="one whose results have the same structure and shapes whatever the values are",
+            do="use torch.where instead of selecting entries",
+        )
+    return leaves

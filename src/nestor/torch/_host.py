@@ -190,7 +190,7 @@ def on_host(host: Host, arrays: tuple[Any, ...]) -> list[np.ndarray]:
     """Evaluate on arrays of NumPy, which are copied, since they may not be written to; 64-bit results in halves."""
     with torch.no_grad():
         found = host.evaluate(*(_tensor(np.asarray(leaf)) for leaf in arrays))
-    made = [_numpy(leaf.detach().resolve_conj().resolve_neg().contiguous()) for leaf in found]
+    made = [numpy_from(leaf.detach().resolve_conj().resolve_neg().contiguous()) for leaf in found]
     return [_halves(leaf) if _is_wide(leaf.dtype) else leaf for leaf in made]
 
 
@@ -200,10 +200,11 @@ def _tensor(leaf: np.ndarray) -> Any:
     return torch.tensor(leaf)
 
 
-def _numpy(leaf: Any) -> np.ndarray:
+def numpy_from(leaf: Any) -> np.ndarray:
+    """A tensor on the CPU as an array of NumPy, in the same memory."""
     if leaf.dtype is torch.bfloat16:
         return leaf.view(torch.int16).numpy().view(jnp.bfloat16)
-    return leaf.numpy()
+    return leaf.resolve_conj().resolve_neg().numpy()
 
 
 # JAX makes 64-bit results of a callback 32-bit ones where the thread that calls back does not know that 64-bit

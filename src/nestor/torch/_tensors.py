@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nestor.errors import BadArgument
+from nestor.programs import is_traced
 from nestor.torch._functions import has_64_bits
 
 torch: Any = importlib.import_module("torch")  # not a statement: types are checked without PyTorch, too
@@ -61,7 +62,14 @@ def tensors_from(arrays: list[Any], held: list[Any]) -> tuple[Any, ...]:
 
 
 def shape_of(tensor: Any, x64: bool) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of the array that a tensor becomes."""
+    """Shape and dtype of the array that a tensor becomes.
+
+    Raises:
+        BadArgument: quantized.
+    """
+    if tensor.is_quantized:
+        got, do = f"a quantized tensor ({tensor.dtype})", "pass tensor.dequantize()"
+        raise BadArgument("torch.layer", "tensor", got=got, want="dense numbers", do=do)
     name = str(tensor.dtype).removeprefix("torch.")
     name = name if x64 else _OF_32_BITS.get(name, name)
     return jax.ShapeDtypeStruct(tuple(tensor.shape), jnp.dtype(name))
@@ -74,7 +82,17 @@ def needs_64_bits(tensor: Any) -> bool:
 
 def tensor_from_any(value: Any) -> Any:
     """An array of JAX or NumPy as a tensor."""
-    return torch.tensor(value) if isinstance(value, np.ndarray) else torch.from_dlpack(value)
+    if is_traced(value):
+        raise BadArgument(
+            "torch.layer",
+            "tensor",
+            got="a traced array of JAX",
+            want="a tensor, or an array with values",
+            do="call f itself inside functions that JAX traces; a layer is for PyTorch",
+        )
+    if not isinstance(value, np.ndarray):
+        return torch.from_dlpack(value)
+    return torch.tensor(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
 
 
 def _memory(leaf: Any) -> Any:
