@@ -31,11 +31,7 @@ from sklearn.datasets import load_digits
 import nestor
 
 NETWORKS, DREAMS, EVALUATIONS, SIZE, STEPS = (1, 2, 3), 4, 1000, 32, 400
-VARIATION, CORNER, L2 = (
-    100.0,
-    0.05,
-    1.0,
-)  # the price of total variation, where it is rounded, and of the square
+VARIATION, CORNER, L2 = 100.0, 0.05, 1.0  # prices of total variation, rounded below CORNER, and of the square
 STEEPEST = (8 * VARIATION / CORNER + L2) / SIZE**2  # about the largest curvature of both
 RATES = [2.0**power / STEEPEST for power in range(-4, 6)]
 MOMENTA = (0.0, 0.9, 0.99)

@@ -49,9 +49,7 @@ def minimize(
     """
     method = method or ("BFGS" if lb_dict is None and ub_dict is None else "L-BFGS-B")
     options, max_steps = dict(options or {}), None
-    if (
-        method.lower() == "tnc"
-    ):  # SciPy took `maxiter` for it once, and dict-minimize says that all methods do
+    if method.lower() == "tnc":  # SciPy gave it `maxiter` once, and dict-minimize gives it to all
         max_steps = options.pop("maxiter", None)
     solution = minimize_with_steps(
         fun,

@@ -130,9 +130,7 @@ class HostConstraint:
             try:
                 rows = [layout.framework.jacobian(part, layout.leaves(x)) for part in self.parts]
                 return np.concatenate([np.concatenate(row, axis=1) for row in rows])
-            except (
-                _frameworks.NotFollowed
-            ):  # values that the framework did not compute: constants, NumPy's ...
+            except _frameworks.NotFollowed:  # of constants, or of what NumPy computed
                 self.followed = False
         rel = np.concatenate([np.full(spec.size, spec.eps**0.5) for spec in layout.specs])
         return _differences.jacobian(self.values, x, self.values(x), self.box, rel)

@@ -109,9 +109,8 @@ def _prepare(request: Request, layout: Layout) -> _Ready:
     for name in ("maxfun", "maxfev", "maxiter"):
         if name in options:
             most = _fewer(budget.evaluations, options, name)
-            budget = budget._replace(
-                evaluations=None if most is None else max(1, most)
-            )  # SciPy makes one, too
+            least = None if most is None else max(1, most)  # SciPy makes one, too
+            budget = budget._replace(evaluations=least)
     sign = (
         b"" if request.checkpoint is None else _signature(method, options, request, layout, start, box, tol)
     )
@@ -156,9 +155,8 @@ def _check_derivatives(request: Request, layout: Layout, method: Method, box: Ho
     known = known or not (differenced or request.jac in (None, False))
     if method.second and not known and not differenced:
         leaves = layout.leaves(box.clip(layout.flat("x0", request.x0)))
-        known = isinstance(
-            request.fun(layout.tree(leaves), *request.args), (tuple, list)
-        )  # (value, gradient)
+        found = request.fun(layout.tree(leaves), *request.args)
+        known = isinstance(found, (tuple, list))  # (value, gradient)
     without = "finite differences have" if differenced else "NumPy has"
     if method.second and not known:
         raise BadArgument(

@@ -250,9 +250,7 @@ class Logarithm:
         def root(v: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
             unit = units(jnp.abs(v))
             wide = unit * jnp.sqrt((v / unit) ** 2 + 4 * t * s / unit / unit)
-            away = (
-                jnp.where(v >= 0, v, -v) + wide
-            )  # without the cancellation of v + wide at a large negative v
+            away = jnp.where(v >= 0, v, -v) + wide  # v + wide would cancel at a large negative v
             return jnp.where(v >= 0, away / 2, 2 * t * s / away)
 
         return _entrywise(x, step, root, strengths("Logarithm", "strength", self.strength, x))

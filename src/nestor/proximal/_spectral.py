@@ -33,9 +33,7 @@ def _shrink_singular_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) ->
     s_row, s_column = s[..., :, None], s[..., None, :]
     h_row, h_column = h[..., :, None], h[..., None, :]
     gap = s_row - s_column
-    apart = (
-        slope[..., :, None] != slope[..., None, :]
-    )  # on one side of the threshold the difference is the slope
+    apart = slope[..., :, None] != slope[..., None, :]  # else the difference is the slope
     difference = jnp.where(
         apart,
         (h_row - h_column) / jnp.where(apart, gap, 1),

@@ -36,9 +36,7 @@ def convexify(
     over = jnp.where(sizes > 0, sizes, 1.0)
     unit, aims = rows / over[:, None], targets / over
     weights, axes = jnp.linalg.eigh(unit.T @ unit)
-    tiny = max(
-        1e-8, 32 * float(jnp.finfo(dtype).eps)
-    )  # rows that say something twice leave an eigenvalue of eps
+    tiny = max(1e-8, 32 * float(jnp.finfo(dtype).eps))  # above what rows that say something twice leave
     spanned = weights > tiny
     inverse = jnp.where(spanned, 1 / jnp.where(spanned, weights, 1.0), 0.0)
     nearest = axes @ (inverse * (axes.T @ (unit.T @ aims)))  # the shortest d with rows d = targets

@@ -104,9 +104,7 @@ def _pose_constrained(fun: Any, start: Tree, box: Box | None, options: Options) 
         size = trees.size(start) + equal.size + inequal.size
         solver = SQP() if size <= _CONSTRAINED_UP_TO else AugmentedLagrangian()
     adjoint = options.adjoint
-    if adjoint is None and isinstance(
-        solver, SQP
-    ):  # its systems are dense anyhow; constraints may say things twice
+    if adjoint is None and isinstance(solver, SQP):  # dense anyhow, and constraints may say things twice
         adjoint = Implicit(linear.LeastNorm())
     options = dataclasses.replace(options, solver=solver, adjoint=adjoint)
     point = Point(start, equal, inequal)

@@ -121,9 +121,7 @@ class _Programs(NamedTuple):
 def _programs(plan: _drive.Plan) -> _Programs:
     """The loop of a plan; a stretch that is the whole costs about as much as the whole."""
     loop, read, condition = _drive.pieces(plan)
-    plan.adjoint.attach(
-        loop, read, condition
-    )  # nothing is differentiated, but what cannot be attached is refused
+    plan.adjoint.attach(loop, read, condition)  # only so that what cannot be attached is refused
 
     def begin(inputs: _drive.Inputs) -> _drive.Made:
         return begun(loop, inputs)
