@@ -182,6 +182,17 @@ def _sent(asked: Request) -> Solution:
     """To the compiled solvers or to the host."""
     leaves: list[Any] = []
     _look(asked.x0, "x0", leaves, [])
+    try:
+        return _sent_by_leaves(asked, leaves)
+    except BadArgument as error:
+        of_numpy = isinstance(error.__cause__, jax.errors.TracerArrayConversionError)
+        if not (of_numpy and error.argument == "fun" and all(type(leaf) in (int, float) for leaf in leaves)):
+            raise
+        do = f"write x0 = np.asarray(x0) for a function of NumPy, because bare numbers are JAX's; or {error.do}"
+        raise BadArgument(WHERE, "fun", got=error.got, want=error.want, do=do) from error.__cause__
+
+
+def _sent_by_leaves(asked: Request, leaves: list[Any]) -> Solution:
     scipys = any(x is not None for x in (asked.method, asked.jac, asked.hess, asked.hessp, asked.options))
     _frameworks.refuse_holders(WHERE, leaves)
     scalars = any(isinstance(leaf, np.generic) for leaf in leaves)

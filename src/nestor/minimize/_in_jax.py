@@ -58,7 +58,7 @@ class InJAX:
             result = call(leaves)
             if isinstance(result, (tuple, list)):
                 return result, None
-            raise _untraceable(prepared)
+            raise _untraceable(prepared) from prepared.__cause__
         program, captured, _ = prepared
         if isinstance(program.out_shape, (tuple, list)):
             return _compiled(program).value(captured, leaves), None
@@ -95,7 +95,7 @@ class InJAX:
         if isinstance(prepared, BadArgument):
             if what == "value":
                 return call(leaves)
-            raise _untraceable(prepared)
+            raise _untraceable(prepared) from prepared.__cause__
         program, captured, _ = prepared
         return getattr(_compiled(program), what)(captured, leaves, *more)
 
