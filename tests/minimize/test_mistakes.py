@@ -103,7 +103,7 @@ def test_scipys_methods_do_not_run_in_a_trace():
 
 @pytest.mark.parametrize("method", [None, "BFGS"])
 def test_numbers_alone_and_a_function_of_numpy(method):
-    with pytest.raises(nestor.BadArgument, match="write x0 = np.asarray"):
+    with pytest.raises(nestor.BadArgument, match=r"write x0 = np\.asarray"):
         nestor.minimize(lambda x: np.sum(np.asarray(x) ** 2), [1.3, 0.7], method=method)
     with pytest.raises(nestor.BadArgument) as caught:
         nestor.minimize(lambda x: np.sum(np.asarray(x) ** 2), jnp.ones(2), method=method)
