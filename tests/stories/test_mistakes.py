@@ -19,7 +19,7 @@ import pytest
 
 import nestor
 from nestor import BadArgument, CannotDifferentiate, SolveFailed, settings
-from nestor.solvers import _checks, _drive, _host_solvers, _settings
+from nestor.solvers import _checks, _drive, _host_solvers, _settings, _untraced
 
 ONES = jnp.ones(2)
 
@@ -490,11 +490,12 @@ TABLE = {
 def nothing_is_solved(monkeypatch):
     """Building or running a solve fails the test: a mistake is refused before."""
 
-    def refuse(plan):
+    def refuse(*_):
         pytest.fail("the solve was built")
 
     monkeypatch.setattr(_drive, "solution_map", refuse)
     monkeypatch.setattr(_drive, "value_map", refuse)
+    monkeypatch.setattr(_untraced, "solve", refuse)
 
 
 def complaint(mistake):

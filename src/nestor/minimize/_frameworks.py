@@ -220,7 +220,7 @@ def not_floating(where: str, path: str, leaf: Any) -> BadArgument:
     dtype = getattr(leaf, "dtype", None)
     got = f"a {type(leaf).__name__}" if dtype is None else f"of dtype {dtype}"
     got = "a masked array" if isinstance(leaf, np.ma.MaskedArray) else got
-    do = "convert it to floating point, or leave it out of x0 and close over it"
+    do = "convert it, as x.astype(float) does, or leave it out of x0 and close over it"
     if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
         got, do = f"the integer {leaf}", f"write {float(leaf)!r}, or leave it out of x0 and close over it"
     return BadArgument(where, path, got=got, want="real and floating-point, of at most 64 bits", do=do)
