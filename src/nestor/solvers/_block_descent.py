@@ -101,7 +101,9 @@ class BlockCoordinateDescent:
         length = state.lengths[state.block]
         accepted = state.first | (finite & (own >= length))
         info = info._replace(accepted=accepted)
-        progress = _progress.advance(state.progress, info, merit=info.value, first=state.first)
+        progress = _progress.advance(
+            state.progress, info, merit=info.value, first=state.first, against=state.value
+        )
         kept = jnp.where(own >= 2 * length, 1.5 * length, length)
         shorter = jnp.where(finite, jnp.minimum(0.9 * own, length / 2), length / 4)
         new = jnp.where(state.first, length, jnp.where(accepted, kept, shorter))

@@ -236,8 +236,8 @@ def _step_of_a_search(
     accepted = first | last | (finite & (good | settled))
     gives_up = ~accepted & (tired | settled)
     info = found._replace(accepted=accepted)
-    progress = _progress.advance(state.progress, info, merit=value, first=first)
-    exhausted = _progress.exhausted(progress, accepted & ~last)
+    progress = _progress.advance(state.progress, info, merit=value, first=first, against=state.value)
+    exhausted = _progress.exhausted(progress, accepted & ~last, rises=False)
 
     moved = accepted & ~first & ~last
     move = Move(

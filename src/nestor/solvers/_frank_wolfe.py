@@ -98,7 +98,9 @@ class FrankWolfe:
         curvature = jnp.where(accepted, 0.9 * state.curvature, 2 * state.curvature)
         curvature = jnp.where(finite & ~good, jnp.maximum(curvature, met), curvature)
         curvature = jax.lax.stop_gradient(jnp.where(state.first, state.curvature, curvature))
-        progress = _progress.advance(state.progress, info, merit=value, first=state.first)
+        progress = _progress.advance(
+            state.progress, info, merit=value, first=state.first, against=state.value
+        )
         base, base_value, base_grad, towards, gap = trees.select(
             accepted,
             (x, value, grad, towards, gap),
