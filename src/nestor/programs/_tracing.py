@@ -203,7 +203,7 @@ def shape_text(shape: Any) -> str:
 
 
 def structure_text(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> str:
-    """The structure of a tree in one short line, with a star for each leaf: "{'a': *, 'b': [*, *]}"."""
+    """The structure of a tree in one short line, with a star for each leaf: ``{'a': *, 'b': [*, *]}``."""
     text = str(jax.tree.structure(tree, is_leaf=is_leaf)).removeprefix("PyTreeDef(").removesuffix(")")
     text = "one array" if text == "*" else text
     return text if len(text) < 100 else text[:97] + "..."
