@@ -5,10 +5,13 @@ What is timed is a first call, from a new function object and nothing compiled (
 a second one; what importing the libraries costs is not in it. Ours is `nestor.minimize(loss, start)` as it is called,
 which compiles without XLA's emitters of fusions (`nestor.programs.quick_jit`); the peers are under `jax.jit`. Beside it
 stands what compiling takes where everything is equal: ours inside a `jax.jit`, and the peers with the same option.
+Each is measured in processes of its own, because what other libraries leave behind slows tracing.
 """
 
 import json
 import statistics
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -82,14 +85,19 @@ def compile_once(variant: str) -> float:
     return 2 * moments[1] - moments[0] - moments[2]
 
 
-def main(rounds: int = 5) -> None:
-    """All libraries in turns, after one round that does not count."""
+def in_a_process(variant: str, rounds: int) -> list[float]:
+    """`compile_once` so many times, after once that does not count."""
+    command = [sys.executable, __file__, "--measure", variant, str(rounds)]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def main(rounds: int = 2) -> None:
+    """All variants in turns."""
     cpu: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for turn in range(rounds + 1):
+    for turn in range(2):
         for name in sorted(VARIANTS, reverse=turn % 2 == 1):
-            seconds = compile_once(name)
-            if turn > 0:
-                cpu[name].append(seconds)
+            cpu[name] += in_a_process(name, rounds)
     medians = {name: round(statistics.median(times), 3) for name, times in cpu.items()}
     peers = [name for name in LIBRARIES if name != "ours"]
     ratios = {name: round(median_ratio(cpu["ours"], cpu[name]), 4) for name in peers}
@@ -103,7 +111,7 @@ def main(rounds: int = 5) -> None:
                 "peer": min(medians[name] for name in peers),
                 "ratio": max(ratios.values()),
                 "unit": "CPU s; ratio: the worst over the peers",
-                "rounds": rounds,
+                "rounds": 2 * rounds,
                 "cpu": medians,
                 "ratios": ratios,
                 "ratios_with_our_option": alike,
@@ -113,4 +121,7 @@ def main(rounds: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps([compile_once(sys.argv[2]) for _ in range(int(sys.argv[3]) + 1)][1:]))
+    else:
+        main()
