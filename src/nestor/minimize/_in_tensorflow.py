@@ -58,10 +58,9 @@ class InTensorFlow:
             return result, None
         if result is None or is_complex(result) or tf.size(result) != 1:
             return result, leaves  # refused by whoever reads the value
-        grads = tape.gradient(result, leaves) if tf.is_tensor(result) else [None]
-        if any(grad is not None for grad in grads):
-            pairs = zip(grads, leaves, strict=True)
-            return result, [tf.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]
+        grads = _slopes(tape, result, leaves)
+        if grads is not None:
+            return result, grads
         if no_number(result):
             return result, [tf.fill(leaf.shape, tf.constant(np.nan, leaf.dtype)) for leaf in leaves]
         raise _lost(result)
@@ -91,15 +90,22 @@ class InTensorFlow:
         return _rows(tape, result, leaves)
 
     def _grads(self, call: Call, leaves: list[Any]) -> list[Any]:
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as inner:
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(leaves)
             result = call(leaves)
             result = result[0] if isinstance(result, (tuple, list)) else result
-        known = tf.is_tensor(result)
-        if not known or all(grad is None for grad in inner.gradient(result, leaves)):
+        grads = _slopes(inner, result, leaves)
+        if grads is None:
             raise _lost(result)
-        grads = inner.gradient(result, leaves, unconnected_gradients=_ZERO)
         return [tf.convert_to_tensor(grad) for grad in grads]
+
+
+def _slopes(tape: Any, result: Any, leaves: list[Any]) -> list[Any] | None:
+    """The derivatives of a value, zero for leaves that it does not depend on; None where it depends on none."""
+    grads = tape.gradient(result, leaves) if tf.is_tensor(result) else [None]
+    if all(grad is None for grad in grads):
+        return None
+    return [tf.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, leaves, strict=True)]
 
 
 def _lost(result: Any) -> Exception:
